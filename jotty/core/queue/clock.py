@@ -1,0 +1,87 @@
+"""Time as the rest of jotty sees it: injected everywhere, so that tests need not sleep."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+__all__ = ["MICROSECONDS", "Clock", "SystemClock", "microseconds"]
+
+MICROSECONDS = 1_000_000
+
+
+def microseconds(seconds: float) -> int:
+    """Convert a duration of the public API, in seconds, to what the store keeps."""
+    return round(seconds * MICROSECONDS)
+
+
+class Clock(Protocol):
+    """A source of time with the two ways of waiting that jotty needs.
+
+    Attributes:
+        is_virtual: Whether time passes only when the test says so.
+    """
+
+    is_virtual: bool
+
+    def now(self) -> int:
+        """Return microseconds since the Unix epoch; never smaller than at an earlier call."""
+        ...
+
+    def wall(self) -> int:
+        """Return what the machine's wall clock shows, in microseconds since the Unix epoch; it may jump."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after this many seconds; a checkpoint even for zero."""
+        ...
+
+    def timeout(self, seconds: float | None) -> AbstractContextManager[anyio.CancelScope]:
+        """Open a cancel scope that is cancelled after this many seconds; None never cancels it.
+
+        Leaving it swallows the cancellation, as `anyio.move_on_after` does;
+        `scope.cancelled_caught` tells whether that happened.
+        """
+        ...
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Keep virtual time still while work goes on outside of the event loop; nothing for a real clock."""
+        ...
+
+
+class SystemClock:
+    """The wall clock at its creation, carried on by the monotonic clock.
+
+    So it is steady: a wall clock that is set back or forth later moves no deadline.
+    """
+
+    is_virtual = False
+
+    def __init__(self) -> None:
+        self._anchor = time.time_ns() - time.monotonic_ns()
+
+    def now(self) -> int:
+        """Return microseconds since the Unix epoch."""
+        return (self._anchor + time.monotonic_ns()) // 1000
+
+    def wall(self) -> int:
+        """Return the machine's wall-clock time."""
+        return time.time_ns() // 1000
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep on the event loop's own clock."""
+        await anyio.sleep(seconds)
+
+    def timeout(self, seconds: float | None) -> AbstractContextManager[anyio.CancelScope]:
+        """Open a cancel scope with a deadline on the event loop's own clock."""
+        return anyio.move_on_after(seconds)
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Do nothing: real time does not wait."""
+        return nullcontext()

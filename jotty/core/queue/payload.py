@@ -1,0 +1,116 @@
+"""Strict JSON: what goes in comes out type-identical, in every backend, or is refused with its path."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jotty.errors import PayloadError
+
+__all__ = ["MAX_DEPTH", "MAX_PAYLOAD", "check_json", "decode", "dumps", "encode"]
+
+MAX_DEPTH = 100
+MAX_PAYLOAD = 1024 * 1024
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+_INFINITY = float("inf")
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def encode(value: Any, path: str = "value", *, limit: int | None = None) -> bytes:
+    """Return the value as JSON in UTF-8.
+
+    Args:
+        value: None, bool, int, float, str, and lists and string-keyed dicts of these.
+        path: What to call the value in an error.
+        limit: The most bytes its JSON may have; None for no bound.
+
+    Raises:
+        PayloadError: It is anything else (see `check_json`), or longer than the limit.
+    """
+    check_json(value, path)
+    data = dumps(value)
+    if limit is not None and len(data) > limit:
+        raise PayloadError(path, f"is {len(data)} bytes of JSON, more than max_payload={limit}.")
+    return data
+
+
+def dumps(value: Any) -> bytes:
+    """Return the JSON of a value that is known to be strict."""
+    return _encoder.encode(value).encode()
+
+
+def decode(data: bytes) -> Any:
+    """Return the value that was encoded."""
+    return json.loads(data)
+
+
+def check_json(value: Any, path: str = "value") -> None:
+    """Refuse what would not come back type-identical.
+
+    Raises:
+        PayloadError: NaN or infinities, keys that are no strings, tuples, sets, bytes and other objects,
+            subclasses of JSON's types, lone surrogates, cycles, more than 100 levels, or integers
+            beyond 64 bits; `.path` says where.
+    """
+    where: list[Any] = []
+    problem = _check(value, MAX_DEPTH, where)
+    if problem is not None:
+        raise PayloadError(path + "".join(f"[{step!r}]" for step in reversed(where)), problem)
+
+
+def _check(value: Any, depth: int, where: list[Any]) -> str | None:
+    """Return what is wrong, with the steps to it appended to `where`, innermost first."""
+    kind = type(value)
+    if kind is str:
+        return None if value.isascii() else _check_text(value)
+    if kind is bool or value is None:
+        return None
+    if kind is int:
+        return None if _INT_MIN <= value <= _INT_MAX else "is an integer beyond 64 bits. Pass it as a string."
+    if kind is float:
+        return (
+            None if -_INFINITY < value < _INFINITY else f"is {value!r}, which JSON does not have. Use None."
+        )
+    if kind is dict:
+        return _check_dict(value, depth, where)
+    if kind is list:
+        return _check_items(enumerate(value), depth, where)
+    return _check_other(value)
+
+
+def _check_text(text: str) -> str | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds a lone surrogate, which UTF-8 does not have."
+    return None
+
+
+def _check_dict(value: dict[Any, Any], depth: int, where: list[Any]) -> str | None:
+    for key in value:
+        if type(key) is not str:
+            return f"has the key {key!r}, which is no string."
+        if not key.isascii() and (problem := _check_text(key)):
+            where.append(key)
+            return f"is a key that {problem}"
+    return _check_items(value.items(), depth, where)
+
+
+def _check_items(items: Any, depth: int, where: list[Any]) -> str | None:
+    if depth == 0:
+        return f"is nested more than {MAX_DEPTH} levels deep, or contains itself."
+    for step, item in items:
+        problem = _check(item, depth - 1, where)
+        if problem is not None:
+            where.append(step)
+            return problem
+    return None
+
+
+def _check_other(value: Any) -> str:
+    name = type(value).__qualname__
+    if isinstance(value, tuple):
+        return f"is a tuple, which would come back as a list. Pass list({value!r:.40})."
+    if isinstance(value, (str, int, float, list, dict)):
+        return f"is a {name}, a subclass that would not come back as itself. Pass the plain JSON type."
+    return f"is of type {name}, which JSON does not have."

@@ -1,0 +1,217 @@
+"""The reading half of a task queue, and its opening and closing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import anyio
+import attrs
+
+from jotty.errors import QueueClosed, TaskCancelled, TaskFailed, TaskNotFound
+
+from .backend import Query
+from .clock import MICROSECONDS, Clock, microseconds
+from .journal import JournalEntry, parse
+from .record import task_from
+from .task import Task, TaskStatus, check_count, check_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from .backend import QueueBackend
+
+__all__ = ["PAGE", "QueueReader", "QueueStats"]
+
+PAGE: Final = 500
+PATIENCE: Final = 5.0  # the longest single wait for a wake-up, in seconds: a safety net, should one be lost
+
+
+@attrs.frozen
+class QueueStats:
+    """How many tasks a store holds.
+
+    Attributes:
+        lanes: By lane, how many tasks are in each state; without zeros.
+        oldest: By lane, the age in seconds of the oldest pending task; only lanes that have one.
+    """
+
+    lanes: dict[str, dict[TaskStatus, int]]
+    oldest: dict[str, float]
+
+    @property
+    def total(self) -> dict[TaskStatus, int]:
+        """How many tasks are in each state, over all lanes."""
+        total = dict.fromkeys(TaskStatus, 0)
+        for counts in self.lanes.values():
+            for status, number in counts.items():
+                total[status] += number
+        return total
+
+
+class QueueReader:
+    """A handle on a store: what it takes to open, read and close it. People hold its child, `TaskQueue`."""
+
+    def __init__(self, backend: QueueBackend, clock: Clock) -> None:
+        self.backend = backend
+        self._clock = clock
+        self._opening = anyio.Lock()
+        self._is_open = False
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """The store's address, without a password."""
+        return self.backend.url
+
+    @property
+    def durability(self) -> str:
+        """What a returned write survives: nothing ("none"), kill -9 ("process"), loss of power ("power")."""
+        return self.backend.durability
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close this handle; what waits on it ends with QueueClosed. Calling it again does nothing."""
+        self._is_closed = True
+        await self.backend.aclose()
+
+    async def _open(self) -> QueueBackend:
+        """Return the backend, opened at the first call."""
+        if not self._is_open:
+            async with self._opening:
+                self._check_open()
+                if not self._is_open:
+                    await self.backend.open()
+                    self._is_open = True
+        self._check_open()
+        return self.backend
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise QueueClosed(self.url)
+
+    async def get(self, id: str) -> Task | None:  # noqa: A002 - the word a caller uses
+        """Return a task, or None if there is none with this id."""
+        backend = await self._open()
+        record = (await backend.get([id]))[0]
+        return task_from(record) if record else None
+
+    async def tasks(
+        self,
+        *,
+        status: TaskStatus | str | None = None,
+        lane: str | None = None,
+        tag: str | None = None,
+        key: str | None = None,
+    ) -> AsyncIterator[Task]:
+        """Iterate over the tasks that fulfil every condition, in the order of enqueue, reading in pages.
+
+        A task that changes meanwhile may be seen as it was or as it is.
+        """
+        statuses = None if status is None else (TaskStatus(status),)
+        backend = await self._open()
+        after = 0
+        while True:
+            page = await backend.find(
+                Query(
+                    statuses=statuses, lane=lane, tag=tag, key=key, after_seq=after, limit=PAGE, payload=True
+                )
+            )
+            for record in page:
+                yield task_from(record)
+            if len(page) < PAGE:
+                return
+            after = page[-1].head.seq
+
+    async def stats(self) -> QueueStats:
+        """Count the tasks by lane and state."""
+        backend = await self._open()
+        lanes: dict[str, dict[TaskStatus, int]] = {}
+        for (lane, status), number in sorted((await backend.count()).items()):
+            lanes.setdefault(lane, {})[status] = number
+        oldest = {}
+        for lane in lanes:
+            query = Query(statuses=(TaskStatus.PENDING,), lane=lane, limit=1)
+            for record in await backend.find(query):
+                oldest[lane] = max(backend.now() - record.head.created_at, 0) / MICROSECONDS
+        return QueueStats(lanes, oldest)
+
+    async def result(self, id: str, timeout: float | None = None) -> Any:  # noqa: A002
+        """Wait until a task is over, and return its result.
+
+        Args:
+            id: The task.
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            TaskFailed: It failed; carries the error.
+            TaskCancelled: It was cancelled.
+            TaskNotFound: There is no such task, or it was deleted meanwhile.
+            TimeoutError: It is not over yet.
+        """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        backend = await self._open()
+        deadline = None if timeout is None else self._clock.now() + microseconds(timeout)
+        mark = await backend.wait(f"task:{id}", -1, 0)
+        while True:
+            task = await self._existing(id)
+            if task.status.is_terminal:
+                return _result_of(task)
+            remaining = PATIENCE if deadline is None else (deadline - self._clock.now()) / MICROSECONDS
+            if remaining <= 0:
+                raise TimeoutError(f"Task {id} is still {task.status} after {timeout} s.")
+            mark = await backend.wait(f"task:{id}", mark, min(remaining, PATIENCE))
+
+    async def events(
+        self,
+        id: str,  # noqa: A002 - the word a caller uses
+        after: int = 0,
+        *,
+        follow: bool = True,
+    ) -> AsyncIterator[JournalEntry]:
+        """Iterate over a task's journal after a number; with `follow`, until the task is over.
+
+        Everything that was written before the task became terminal is yielded, its "end" entry last.
+
+        Raises:
+            TaskNotFound: There is no such task, or it was deleted meanwhile.
+        """
+        check_count("after", after, least=0)
+        backend = await self._open()
+        while True:
+            mark = await backend.wait(f"task:{id}", -1, 0)
+            is_over = (await self._existing(id)).status.is_terminal
+            while page := await backend.read(id, after, PAGE):
+                for number, data in page:
+                    yield parse(number, data)
+                after = page[-1][0]
+            if is_over or not follow:
+                return
+            await backend.wait(f"task:{id}", mark, PATIENCE)
+
+    async def _existing(self, task_id: str, *, payload: bool = True) -> Task:
+        backend = await self._open()
+        record = (await backend.get([task_id], payload=payload))[0]
+        if record is None:
+            raise TaskNotFound(task_id)
+        return task_from(record)
+
+
+def _result_of(task: Task) -> Any:
+    if task.status is TaskStatus.COMPLETED:
+        return task.result
+    if task.status is TaskStatus.CANCELLED:
+        raise TaskCancelled(task.id)
+    raise TaskFailed(task.id, task.error or {})

@@ -1,0 +1,327 @@
+"""The whole store as plain data structures in memory: one atomic step a call, no I/O, no lock.
+
+A backend on top of it adds the lock, the clock and, where there is one, the log.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from jotty.errors import LeaseLost, QueueFull, TaskNotFound
+
+from . import lifecycle
+from .backend import Change, Claimed, ClaimRequest, Outcome, Query, Record, Swapped
+from .task import LIVE, Head, TaskStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+__all__ = ["QueueState"]
+
+PRIORITIES: Final = range(1, 6)
+MIN_COMPACTED: Final = 64  # below this, stale heap entries are not worth a rebuild
+
+
+class QueueState:
+    """Tasks and journals, with the indexes that make every call cost what it touches.
+
+    Heaps hold stale entries beside the true ones; one is true while the head it names says the same.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[str, Head] = {}
+        self._payloads: dict[str, bytes] = {}
+        self._outcomes: dict[str, bytes] = {}
+        self._journals: dict[str, list[bytes]] = {}
+        self._keys: dict[str, str] = {}
+        self._counts: Counter[tuple[str, TaskStatus]] = Counter()
+        self._live = 0
+        self._seq = 0
+        self._by_seq: list[tuple[int, str]] = []
+        self._finished: dict[str, None] = {}
+        self._ready: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
+        self._due: list[tuple[int, int, str]] = []
+        self._children: dict[str, dict[str, None]] = {}
+        self._parents: dict[str, set[str]] = {}
+
+    def insert(self, records: Sequence[Record], now: int, limit: int | None = None) -> list[Record]:
+        """See `QueueBackend.insert`."""
+        aliases: dict[str, str] = {}
+        planned: dict[str, Record] = {}
+        keys: dict[str, str] = {}
+        for record in records:
+            head = record.head
+            stored = self._keys.get(head.key) or keys.get(head.key) if head.key else None
+            if stored is None:
+                self._plan(record, now, aliases, planned)
+                stored = head.id
+                if head.key:
+                    keys[head.key] = head.id
+            aliases[head.id] = stored
+        if limit is not None and self._live + len(planned) > limit:
+            raise QueueFull(limit)
+        for record in planned.values():
+            self._add(record)
+        return [self._record(aliases[record.head.id]) for record in records]
+
+    def claim(self, request: ClaimRequest, now: int, mark: int = 0) -> Claimed:
+        """See `QueueBackend.claim`."""
+        records: list[Record] = []
+        lanes = set(request.lanes)
+        for priority in PRIORITIES:
+            while len(records) < request.limit and (soonest := self._soonest(lanes, priority)) is not None:
+                run_at, _, task_id, lane = soonest
+                if run_at > now:
+                    break
+                heapq.heappop(self._ready[lane, priority])
+                head = self._heads[task_id]
+                self._put(lifecycle.claimed(head, worker=request.worker, now=now, lease_us=request.lease_us))
+                records.append(self._record(task_id))
+        is_full = len(records) >= request.limit > 0
+        return Claimed(records, mark, None if is_full else self._next_at(lanes))
+
+    def swap(self, changes: Sequence[Change], now: int) -> list[Swapped]:
+        """See `QueueBackend.swap`."""
+        return [self._swap(change, now) for change in changes]
+
+    def extend(self, leases: Sequence[tuple[str, int]], us: int, now: int) -> list[Record | None]:
+        """See `QueueBackend.extend`."""
+        return [self._extend(task_id, lease, us, now) for task_id, lease in leases]
+
+    def get(self, ids: Sequence[str], *, payload: bool = True) -> list[Record | None]:
+        """See `QueueBackend.get`."""
+        return [self._record(task_id, payload=payload) if task_id in self._heads else None for task_id in ids]
+
+    def find(self, query: Query) -> list[Record]:
+        """See `QueueBackend.find`."""
+        found: list[Record] = []
+        for head in self._candidates(query):
+            if len(found) >= query.limit:
+                break
+            if query.matches(head):
+                found.append(self._record(head.id, payload=query.payload))
+        return found
+
+    def count(self) -> Mapping[tuple[str, TaskStatus], int]:
+        """See `QueueBackend.count`."""
+        return {where: number for where, number in self._counts.items() if number}
+
+    def append(self, task_id: str, lease: int, entries: Sequence[bytes]) -> int:
+        """See `QueueBackend.append`."""
+        head = self._heads.get(task_id)
+        if head is None or not _is_held(head, lease):
+            raise LeaseLost(task_id, lease)
+        journal = self._journals.setdefault(task_id, [])
+        journal.extend(entries)
+        return len(journal)
+
+    def read(self, task_id: str, after: int = 0, limit: int = 1000) -> list[tuple[int, bytes]]:
+        """See `QueueBackend.read`."""
+        entries = self._journals.get(task_id, [])[after : after + limit]
+        return list(enumerate(entries, start=after + 1))
+
+    def delete(self, targets: Sequence[tuple[str, int]]) -> list[bool]:
+        """See `QueueBackend.delete`."""
+        return [self._delete(task_id, version) for task_id, version in targets]
+
+    # The steps of the above
+
+    def _plan(self, record: Record, now: int, aliases: dict[str, str], planned: dict[str, Record]) -> None:
+        head = record.head
+        depends_on = tuple(dict.fromkeys(aliases.get(one, one) for one in head.depends_on))
+        for parent in depends_on:
+            if parent not in self._heads and parent not in planned:
+                raise TaskNotFound(parent)
+        seq = self._seq + len(planned) + 1
+        head = lifecycle.inserted(head, seq=seq, now=now, depends_on=depends_on)
+        planned[head.id] = attrs.evolve(record, head=head)
+
+    def _add(self, record: Record) -> None:
+        head = self._watch(record.head)
+        self._seq = head.seq
+        self._by_seq.append((head.seq, head.id))
+        if record.payload is not None:
+            self._payloads[head.id] = record.payload
+        if record.outcome is not None:
+            self._outcomes[head.id] = record.outcome
+        self._put(head)
+
+    def _swap(self, change: Change, now: int) -> Swapped:
+        head = change.record.head
+        old = self._heads.get(head.id)
+        if old is None:
+            return Swapped(Outcome.GONE, None)
+        if old.version != change.expected:
+            return Swapped(Outcome.STALE, self._record(head.id, payload=False))
+        owner = self._keys.get(head.key, head.id) if head.key and head.status in LIVE else head.id
+        if owner != head.id:
+            return Swapped(Outcome.KEY_TAKEN, self._record(owner, payload=False))
+        if not head.run_at:
+            head = attrs.evolve(head, run_at=now)
+        if head.status is not old.status:
+            head = self._watch(head)
+        if change.record.outcome is not None:
+            self._outcomes[head.id] = change.record.outcome
+        if change.entries:
+            self._journals.setdefault(head.id, []).extend(change.entries)
+        self._put(head)
+        fired = self._fire_children(head) if head.status.is_terminal else ()
+        return Swapped(Outcome.OK, self._record(head.id, payload=False), fired)
+
+    def _extend(self, task_id: str, lease: int, us: int, now: int) -> Record | None:
+        head = self._heads.get(task_id)
+        if head is None or not _is_held(head, lease):
+            return None
+        self._put(lifecycle.extended(head, now=now, lease_us=us))
+        return self._record(task_id, payload=False)
+
+    def _delete(self, task_id: str, version: int) -> bool:
+        head = self._heads.get(task_id)
+        if head is None or head.version != version or head.status in LIVE:
+            return False
+        del self._heads[task_id], self._finished[task_id]
+        del self._by_seq[bisect_right(self._by_seq, (head.seq,))]
+        for store in (self._payloads, self._outcomes, self._journals, self._children, self._parents):
+            store.pop(task_id, None)
+        self._counts[head.lane, head.status] -= 1
+        return True
+
+    # Edges
+
+    def _watch(self, head: Head) -> Head:
+        """Record the edges of a task that is becoming blocked, and have policy look if nothing holds it."""
+        if not lifecycle.needs_edges(head):
+            return head
+        live = {one for one in head.depends_on if (parent := self._heads.get(one)) and parent.status in LIVE}
+        for parent_id in live:
+            self._children.setdefault(parent_id, {})[head.id] = None
+        self._parents[head.id] = live
+        states = [self._heads[one].status for one in head.depends_on if one in self._heads]
+        return attrs.evolve(head, due=0) if lifecycle.is_fired_by(states) else head
+
+    def _fire_children(self, parent: Head) -> tuple[str, ...]:
+        fired = []
+        for child_id in self._children.pop(parent.id, {}):
+            child = self._heads.get(child_id)
+            if child is None or not lifecycle.needs_edges(child):
+                continue
+            self._parents[child_id].discard(parent.id)
+            if parent.status is not TaskStatus.COMPLETED or not self._parents[child_id]:
+                self._put(lifecycle.fired(child))
+                fired.append(child_id)
+        return tuple(fired)
+
+    # Indexes
+
+    def _put(self, head: Head) -> None:
+        """Write a head, and what follows from it for the indexes."""
+        old = self._heads.get(head.id)
+        self._heads[head.id] = head
+        if old is None or (old.lane, old.status) != (head.lane, head.status):
+            self._move(old, head)
+        if head.status is TaskStatus.PENDING and not (old and _line(old) == _line(head)):
+            heap = self._ready.setdefault((head.lane, head.priority), [])
+            heapq.heappush(heap, (head.run_at, head.seq, head.id))
+            if len(heap) > 2 * self._live + MIN_COMPACTED:
+                heap[:] = sorted(entry for entry in set(heap) if self._is_ready_entry(entry, head.priority))
+        if head.due is not None and (old is None or old.due != head.due):
+            heapq.heappush(self._due, (head.due, head.seq, head.id))
+            if len(self._due) > 2 * self._live + MIN_COMPACTED:
+                self._due[:] = sorted(filter(self._is_due_entry, set(self._due)))
+
+    def _move(self, old: Head | None, head: Head) -> None:
+        if old is not None:
+            self._counts[old.lane, old.status] -= 1
+        self._counts[head.lane, head.status] += 1
+        was_live, is_live = old is not None and old.status in LIVE, head.status in LIVE
+        self._live += is_live - was_live
+        if head.key and is_live:
+            self._keys[head.key] = head.id
+        elif head.key and was_live:
+            del self._keys[head.key]
+        if not is_live:
+            self._finished[head.id] = None
+        elif old is not None and not was_live:
+            del self._finished[head.id]
+
+    def _soonest(self, lanes: Collection[str], priority: int) -> tuple[int, int, str, str] | None:
+        """Return (run_at, seq, id, lane) of the first pending task of a priority, ready or not."""
+        tops = ((top, lane) for lane in lanes if (top := self._top(lane, priority)))
+        return min(((*top, lane) for top, lane in tops), default=None)
+
+    def _top(self, lane: str, priority: int) -> tuple[int, int, str] | None:
+        heap = self._ready.get((lane, priority))
+        while heap:
+            if self._is_ready_entry(heap[0], priority):
+                return heap[0]
+            heapq.heappop(heap)
+        return None
+
+    def _is_ready_entry(self, entry: tuple[int, int, str], priority: int) -> bool:
+        head = self._heads.get(entry[2])
+        if head is None or head.status is not TaskStatus.PENDING:
+            return False
+        return (head.run_at, head.priority) == (entry[0], priority)
+
+    def _next_at(self, lanes: Collection[str]) -> int | None:
+        soonest = [found[0] for priority in PRIORITIES if (found := self._soonest(lanes, priority))]
+        self._trim_due()
+        if self._due:
+            soonest.append(self._due[0][0])
+        return min(soonest, default=None)
+
+    def _trim_due(self) -> None:
+        while self._due and not self._is_due_entry(self._due[0]):
+            heapq.heappop(self._due)
+
+    def _is_due_entry(self, entry: tuple[int, int, str]) -> bool:
+        head = self._heads.get(entry[2])
+        return head is not None and head.due == entry[0]
+
+    def _candidates(self, query: Query) -> Iterator[Head]:
+        """Return heads in the query's order, as few as its most selective condition allows."""
+        if query.due_before is not None:
+            return self._due_until(query.due_before)
+        if query.key is not None and query.statuses is not None and LIVE.issuperset(query.statuses):
+            owner = self._keys.get(query.key)
+            return iter([self._heads[owner]] if owner else [])
+        if query.finished_before is not None and not query.after_seq:
+            return self._finished_until(query.finished_before)
+        start = bisect_right(self._by_seq, (query.after_seq + 1,))
+        return (self._heads[self._by_seq[at][1]] for at in range(start, len(self._by_seq)))
+
+    def _due_until(self, instant: int) -> Iterator[Head]:
+        entries = []
+        while self._due and self._due[0][0] <= instant:
+            entries.append(heapq.heappop(self._due))
+        true = [entry for entry in dict.fromkeys(entries) if self._is_due_entry(entry)]
+        for entry in true:
+            heapq.heappush(self._due, entry)
+        return (self._heads[task_id] for _, _, task_id in true)
+
+    def _finished_until(self, instant: int) -> Iterator[Head]:
+        """Walk the finished tasks from the oldest; those of one instant in the order in which they ended."""
+        for task_id in self._finished:
+            head = self._heads[task_id]
+            if head.finished_at >= instant:
+                return
+            yield head
+
+    def _record(self, task_id: str, *, payload: bool = True) -> Record:
+        if not payload:
+            return Record(self._heads[task_id], None, self._outcomes.get(task_id))
+        return Record(self._heads[task_id], self._payloads.get(task_id), self._outcomes.get(task_id))
+
+
+def _line(head: Head) -> tuple[TaskStatus, int, int]:
+    """Where a head stands in the lines of ready tasks."""
+    return head.status, head.priority, head.run_at
+
+
+def _is_held(head: Head, lease: int) -> bool:
+    return head.status is TaskStatus.IN_PROGRESS and head.lease == lease

@@ -1,0 +1,575 @@
+"""`TaskQueue`: what people hold. The semantics of the contract, over any `QueueBackend`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import anyio
+import attrs
+
+from jotty.errors import (
+    InvalidState,
+    KeyInUse,
+    LeaseLost,
+    QueueError,
+)
+
+from . import journal, lifecycle, settlement
+from .backend import ClaimRequest, Outcome, Query, QueueBackend, Record, Swapped
+from .clock import MICROSECONDS, Clock, SystemClock, microseconds
+from .payload import MAX_PAYLOAD
+from .reading import PAGE, QueueReader
+from .reaper import examine_all, reap
+from .record import change, new_head, new_payload, task_from
+from .retry import Random, RetryPolicy
+from .task import (
+    LIVE,
+    TERMINAL,
+    Head,
+    NewTask,
+    OnDependency,
+    Task,
+    TaskStatus,
+    check_count,
+    check_name,
+    check_priority,
+    check_seconds,
+    from_microseconds,
+)
+
+if TYPE_CHECKING:
+    from .settlement import Settlement
+
+__all__ = ["TaskQueue", "Turn"]
+
+Move = Callable[[Head, "Sequence[Head | None]", int], "Head | None"]
+DEFAULT_RETRY: Final = RetryPolicy()
+REAP_EVERY: Final = MICROSECONDS // 2
+
+
+@attrs.frozen
+class Turn:
+    """What one turn of a worker gave.
+
+    Attributes:
+        settled: For each settlement, the task as it is now, or the error that kept it from being settled.
+        claimed: The tasks claimed.
+        mark: For `TaskQueue.wait_ready`.
+        next_at: Seconds until something is to be claimed or reaped; None if nothing is in sight.
+    """
+
+    settled: list[Task | QueueError]
+    claimed: list[Task]
+    mark: int
+    next_at: float | None
+
+
+class TaskQueue(QueueReader):
+    """A durable queue of goals, with the semantics of the queue contract over any backend.
+
+    It opens itself at first use; `async with` or `aclose` closes it. Every call is atomic: whole effect or
+    none, also when it is cancelled. One handle serves one event loop. Besides the errors named at each
+    method, all raise `QueueClosed` after `aclose` and `StorageError` where the store fails.
+
+    Args:
+        backend: The store.
+        clock: Where waits and the wall-clock time come from; the backend has the store's own time.
+        random: Where ids and jitter come from; the operating system's generator by default.
+        max_size: The most live tasks the store may hold; None for no bound.
+        max_payload: The most bytes of JSON that a task, a result or a journal entry may have.
+
+    Attributes:
+        backend: The store.
+        max_payload: As above.
+        cancel_listeners: By id, what a worker wants called when a task it runs is asked to stop.
+    """
+
+    def __init__(
+        self,
+        backend: QueueBackend,
+        *,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        max_size: int | None = None,
+        max_payload: int = MAX_PAYLOAD,
+    ) -> None:
+        if max_size is not None:
+            check_count("max_size", max_size)
+        check_count("max_payload", max_payload)
+        super().__init__(backend, clock or SystemClock())
+        self.cancel_listeners: dict[str, Callable[[], object]] = {}
+        self._random: Random = random or SystemRandom()
+        self._max_size = max_size
+        self.max_payload = max_payload
+        self._reaped_at = -math.inf
+
+    # Enqueue
+
+    async def enqueue(
+        self,
+        goal: Any,
+        context: dict[str, Any] | None = None,
+        *,
+        priority: int = 3,
+        lane: str = "default",
+        delay: float | None = None,
+        run_at: datetime | None = None,
+        key: str | None = None,
+        depends_on: Sequence[str] = (),
+        on_dependency: OnDependency = "fail",
+        max_attempts: int = 3,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        timeout: float | None = None,
+        status: TaskStatus | str = TaskStatus.PENDING,
+        tags: Sequence[str] = (),
+        metadata: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Task:
+        """Store a task and return it; once this returns, every process sees it.
+
+        While a task with the same `key` is live, that one is returned and nothing is written.
+        `NewTask` documents the arguments.
+
+        Raises:
+            PayloadError: Goal, context, metadata or headers are not strict JSON or too large; says where.
+            QueueFull: The store holds `max_size` live tasks.
+            TaskNotFound: One of `depends_on` is not in the store.
+            ValueError, TypeError: An argument is wrong.
+        """
+        new = NewTask(
+            goal,
+            context,
+            priority=priority,
+            lane=lane,
+            delay=delay,
+            run_at=run_at,
+            key=key,
+            depends_on=depends_on,
+            on_dependency=on_dependency,
+            max_attempts=max_attempts,
+            retry=retry,
+            timeout=timeout,
+            status=status,
+            tags=tags,
+            metadata=metadata,
+            headers=headers,
+        )
+        return (await self.enqueue_many([new]))[0]
+
+    async def enqueue_many(self, tasks: Iterable[NewTask]) -> list[Task]:
+        """Store tasks, all or none, in the order of the list, and return them in that order.
+
+        Raises:
+            PayloadError, QueueFull, TaskNotFound, ValueError, TypeError: As `enqueue`; nothing was written.
+        """
+        batch = list(tasks)
+        if not all(isinstance(new, NewTask) for new in batch):
+            raise TypeError("enqueue_many takes NewTask values, like NewTask(goal, context, priority=1).")
+        payloads = [new_payload(new, self.max_payload) for new in batch]
+        backend = await self._open()
+        if not batch:
+            return []
+        records = self._new_records(batch, payloads)
+        stored = await backend.insert(records, limit=self._max_size)
+        due = [record.head for record in stored if record.head.due == 0]
+        if due:
+            await examine_all(backend, due)
+            again = await backend.get([record.head.id for record in stored])
+            stored = [new or old for new, old in zip(again, stored, strict=True)]
+        return [task_from(record) for record in stored]
+
+    def _new_records(self, batch: Sequence[NewTask], payloads: Sequence[bytes]) -> list[Record]:
+        now, wall = self.backend.now(), self._clock.wall()
+        ids = [_time_ordered_id(wall, self._random) for _ in batch]
+        return [
+            Record(new_head(new, ids[: at + 1], now=now, wall=wall), payload)
+            for at, (new, payload) in enumerate(zip(batch, payloads, strict=True))
+        ]
+
+    # Claim and lease
+
+    async def claim(
+        self,
+        *,
+        worker: str,
+        lanes: Sequence[str] = ("default",),
+        limit: int = 1,
+        lease_timeout: float = 30.0,
+        wait: float = 0.0,
+    ) -> list[Task]:
+        """Take the first ready tasks in the order (priority, run_at, seq), or none.
+
+        No two callers get a task under one lease. A claim that is cancelled gives back what it took.
+
+        Args:
+            worker: Who asks; shown on the task.
+            lanes: Where to take from; several are merged in that order.
+            limit: How many tasks at most.
+            lease_timeout: Seconds until others may have them again, unless `heartbeat` renews the lease.
+            wait: Seconds to wait for at least one; 0 returns at once.
+        """
+        request = _claim_request(worker, lanes, limit, lease_timeout)
+        check_count("limit", limit)
+        check_seconds("wait", wait)
+        backend = await self._open()
+        deadline = self._clock.now() + microseconds(wait)
+        while True:
+            await self._reap_sometimes()
+            claimed = await backend.claim(request)
+            if claimed.records:
+                return [task_from(record) for record in claimed.records]
+            seconds = self._seconds_until(claimed.next_at)
+            if seconds == 0 and await self.reap():
+                continue
+            remaining = (deadline - self._clock.now()) / MICROSECONDS
+            if remaining <= 0:
+                return []
+            await self.wait_ready(lanes, claimed.mark, min(remaining, max(seconds or remaining, 0.001)))
+
+    async def wait_ready(self, lanes: Sequence[str], mark: int, timeout: float) -> None:
+        """Return once a task may have become ready in these lanes since `mark`, or after the timeout."""
+        backend = await self._open()
+        if len(lanes) == 1:
+            await backend.wait(f"lane:{lanes[0]}", mark, timeout)
+        else:
+            async with anyio.create_task_group() as group:
+                for lane in lanes:
+                    group.start_soon(_first, group.cancel_scope, backend, f"lane:{lane}", mark, timeout)
+        self._check_open()
+
+    async def heartbeat(self, tasks: Sequence[Task], *, lease_timeout: float = 30.0) -> list[Task | None]:
+        """Renew leases, which never become shorter; None stands for a task that is no longer held.
+
+        `cancel_requested` on a returned task tells that its holder should stop.
+        """
+        check_seconds("lease_timeout", lease_timeout, above_zero=True)
+        backend = await self._open()
+        records = await backend.extend([(task.id, task.lease) for task in tasks], microseconds(lease_timeout))
+        return [
+            attrs.evolve(task, head=record.head) if record else None
+            for task, record in zip(tasks, records, strict=True)
+        ]
+
+    # Settle
+
+    async def complete(self, task: Task, result: Any = None) -> Task:
+        """Finish a task well, storing state and result together; again with the same lease changes nothing.
+
+        A result that is longer than `max_payload` fails the task at once, with that error.
+
+        Raises:
+            LeaseLost: The task is not held under this lease any more.
+            PayloadError: The result is not strict JSON; the task is still in progress.
+        """
+        return await self._settle(settlement.completion(task, result, self.max_payload, self._random))
+
+    async def fail(
+        self, task: Task, error: BaseException | str, *, retry: bool = True, delay: float | None = None
+    ) -> Task:
+        """End this attempt: back to the line after a backoff, or to failed where no attempt is left.
+
+        A `RetryLater` as the error postpones the task and costs no attempt. A task whose cancel was
+        requested is cancelled instead.
+
+        Args:
+            task: The task, as it was claimed.
+            error: What went wrong; kept as type, message and traceback, 8 KiB at most.
+            retry: Whether another attempt makes sense.
+            delay: Seconds until the next attempt; None for the task's own policy.
+
+        Raises:
+            LeaseLost: The task is not held under this lease any more.
+        """
+        return await self._settle(
+            settlement.failure(task, error, retry=retry, delay=delay, random=self._random)
+        )
+
+    async def release(self, task: Task, *, delay: float = 0.0) -> Task:
+        """Give a task back, to its place in line, with its attempt; it may be claimed at once.
+
+        Args:
+            task: The task, as it was claimed.
+            delay: Seconds until it may be claimed again; more than 0 moves its place in line.
+
+        Raises:
+            LeaseLost: The task is not held under this lease any more.
+        """
+        return await self._settle(settlement.release(task, delay=delay))
+
+    async def park(self, task: Task, awaiting: Collection[str], *, until: datetime | None = None) -> Task:
+        """Have a task wait, blocked and held by no worker, for an answer; its attempt is given back.
+
+        It is pending again once one of the questions is answered (at once if one is already), or at `until`.
+
+        Raises:
+            LeaseLost: The task is not held under this lease any more.
+        """
+        instant = None if until is None else self._instant(until)
+        return await self._settle(settlement.parking(task, awaiting, until=instant))
+
+    async def record(self, task: Task, entries: Iterable[dict[str, Any]]) -> int:
+        """Append to the task's journal, and return the number of its last entry.
+
+        Args:
+            task: The task, as it was claimed.
+            entries: Strict JSON dicts, each with a text under `kind` other than "end", "call" and "answer".
+
+        Raises:
+            LeaseLost: The task is not held under this lease any more.
+            PayloadError: An entry is no such dict, or longer than `max_payload`; nothing was written.
+        """
+        encoded = [journal.entry(data, self.max_payload) for data in entries]
+        backend = await self._open()
+        return await backend.append(task.id, task.lease, encoded)
+
+    async def turn(
+        self,
+        settlements: Sequence[Settlement],
+        *,
+        worker: str,
+        lanes: Sequence[str],
+        limit: int,
+        lease_timeout: float,
+    ) -> Turn:
+        """Settle many tasks and claim the next ones, in one step of the store: a worker's fast path.
+
+        A settlement that comes too late stops neither the others nor the claim. Limit 0 claims nothing.
+        """
+        request = _claim_request(worker, lanes, limit, lease_timeout)
+        backend = await self._open()
+        now = backend.now()
+        changes = [one.change(one.task.head, now) for one in settlements]
+        swapped, claimed = await backend.turn(changes, request)
+        settled = [await self._settled(one, first) for one, first in zip(settlements, swapped, strict=True)]
+        tasks = [task_from(record) for record in claimed.records]
+        return Turn(settled, tasks, claimed.mark, self._seconds_until(claimed.next_at))
+
+    async def _settle(self, what: Settlement) -> Task:
+        backend = await self._open()
+        swapped = await backend.swap([what.change(what.task.head, backend.now())])
+        settled = await self._settled(what, swapped[0])
+        if isinstance(settled, QueueError):
+            raise settled
+        return settled
+
+    async def _settled(self, what: Settlement, swapped: Swapped) -> Task | QueueError:
+        """Follow a first swap to its end: again while only the version was stale, then what it fired."""
+        while swapped.outcome is Outcome.STALE and swapped.record and what.holds(swapped.record.head):
+            retried = what.change(swapped.record.head, self.backend.now())
+            swapped = (await self.backend.swap([retried]))[0]
+        record = swapped.record
+        if record is None or not (swapped.outcome is Outcome.OK or what.is_done(record.head)):
+            return LeaseLost(what.task.id, what.task.lease)
+        await self._drain(swapped)
+        return _with(what.task, record)
+
+    # What clients ask for
+
+    async def cancel(self, id: str) -> bool:  # noqa: A002
+        """Cancel a task: at once if it waits, else by asking its worker.
+
+        The worker learns of it at its next heartbeat, at most a third of its lease later (at once through
+        this handle), and stops the task; one that completes meanwhile stays completed.
+
+        Returns:
+            Whether the task was live.
+
+        Raises:
+            TaskNotFound: There is no such task.
+        """
+        head, is_changed = await self._rewrite(
+            id,
+            lambda head, _, now: lifecycle.cancelled(head, now),
+            lambda now: journal.client_call("cancel", now),
+        )
+        is_asked = head.status is TaskStatus.IN_PROGRESS
+        if is_asked and (listener := self.cancel_listeners.get(id)):
+            listener()
+        return is_changed or is_asked
+
+    async def retry(self, id: str) -> Task:  # noqa: A002
+        """Start a failed or cancelled task afresh, with all its attempts; blocked if dependencies are live.
+
+        Raises:
+            InvalidState: It is neither, or a task it depends on failed, was cancelled or is missing.
+            KeyInUse: Another live task has its key.
+            TaskNotFound: There is no such task.
+        """
+        await self._rewrite(
+            id,
+            lambda head, parents, _: lifecycle.retried(head, parents),
+            lambda now: journal.client_call("retry", now),
+        )
+        return await self._existing(id)
+
+    async def accept(self, id: str, *, run: bool = True) -> Task:  # noqa: A002
+        """Let a suggested or backlog task run; without `run`, only move a suggested one to the backlog.
+
+        Raises:
+            InvalidState: It is neither.
+            TaskNotFound: There is no such task.
+        """
+        await self._rewrite(
+            id,
+            lambda head, parents, _: lifecycle.accepted(head, parents, run=run),
+            lambda now: journal.client_call("accept", now, run=run),
+        )
+        return await self._existing(id)
+
+    async def reprioritise(self, id: str, priority: int) -> Task:  # noqa: A002
+        """Give a live task another priority, from 1 (most urgent) to 5.
+
+        Raises:
+            InvalidState: It is over.
+            TaskNotFound: There is no such task.
+            ValueError: That is no priority.
+        """
+        check_priority(priority)
+        await self._rewrite(
+            id,
+            lambda head, _, __: lifecycle.reprioritised(head, priority),
+            lambda now: journal.client_call("reprioritise", now, priority=priority),
+        )
+        return await self._existing(id)
+
+    async def answer(self, id: str, key: str, value: Any) -> Task:  # noqa: A002
+        """Answer a question of a live task, asked or yet to be asked; one that waits for it is pending again.
+
+        Answer and wake-up are one atomic step. The first answer stands.
+
+        Raises:
+            InvalidState: The task is over, or the question has its answer.
+            PayloadError: The value is not strict JSON, or longer than `max_payload`.
+            TaskNotFound: There is no such task.
+        """
+        check_name("a question's key", key)
+        journal.answer(key, value, 0, self.max_payload)
+        await self._rewrite(
+            id,
+            lambda head, _, __: lifecycle.answered(head, key),
+            lambda now: journal.answer(key, value, now, self.max_payload),
+        )
+        return await self._existing(id)
+
+    async def delete(self, id: str) -> bool:  # noqa: A002
+        """Delete a task that is over, with its journal; False if there is none with this id.
+
+        Raises:
+            InvalidState: The task is live.
+        """
+        backend = await self._open()
+        await self.reap()  # a blocked child must have seen how its dependency ended
+        while record := (await backend.get([id], payload=False))[0]:
+            head = record.head
+            if head.status in LIVE:
+                raise InvalidState(id, head.status, "delete", "it is live. Cancel it first")
+            if (await backend.delete([(id, head.version)]))[0]:
+                return True
+        return False
+
+    async def purge(self, older_than: timedelta) -> int:
+        """Delete the tasks that ended longer ago than this, in small batches, and return how many."""
+        if not isinstance(older_than, timedelta) or older_than < timedelta(0):
+            raise ValueError(f"older_than must be a timedelta >= 0, not {older_than!r}.")
+        backend = await self._open()
+        await self.reap()
+        before = backend.now() - microseconds(older_than.total_seconds())
+        deleted = 0
+        while page := await backend.find(Query(statuses=TERMINAL, finished_before=before, limit=PAGE)):
+            gone = sum(await backend.delete([(one.head.id, one.head.version) for one in page]))
+            deleted += gone
+            if not gone:
+                break
+        return deleted
+
+    async def reap(self) -> int:
+        """Make every move that is due: expired leases, met dependencies, questions whose time is up.
+
+        Any number of callers may; each move is made once. Workers and claims call it regularly.
+
+        Returns:
+            How many moves this call made.
+        """
+        backend = await self._open()
+        self._reaped_at = self._clock.now()
+        return await reap(backend)
+
+    async def _reap_sometimes(self) -> None:
+        if self._clock.now() - self._reaped_at >= REAP_EVERY:
+            await self.reap()
+
+    async def _rewrite(self, task_id: str, move: Move, entry: Callable[[int], bytes]) -> tuple[Head, bool]:
+        """Make a client's move, read again and again until nobody else came between; tell it in the journal.
+
+        Returns:
+            The head as it is now, and whether this call changed it.
+        """
+        backend = await self._open()
+        while True:
+            head = (await self._existing(task_id, payload=False)).head
+            parents = await backend.get(head.depends_on, payload=False)
+            now = backend.now()
+            moved = move(head, [parent.head if parent else None for parent in parents], now)
+            if moved is None:
+                return head, False
+            swapped = (await backend.swap([change(head, moved, entries=[entry(now)])]))[0]
+            if swapped.outcome is Outcome.KEY_TAKEN and swapped.record and head.key:
+                raise KeyInUse(head.key, swapped.record.head.id)
+            if swapped.outcome is Outcome.OK and swapped.record:
+                await self._drain(swapped)
+                return swapped.record.head, True
+
+    async def _drain(self, swapped: Swapped) -> None:
+        """Have policy look at what a swap fired, and at the task itself if it became due by it."""
+        ids = list(swapped.fired)
+        if swapped.record and swapped.record.head.due == 0:
+            ids.append(swapped.record.head.id)
+        if ids:
+            records = await self.backend.get(ids, payload=False)
+            await examine_all(self.backend, [record.head for record in records if record])
+
+    def _seconds_until(self, instant: int | None) -> float | None:
+        return None if instant is None else max(instant - self.backend.now(), 0) / MICROSECONDS
+
+    def _instant(self, at: datetime) -> int:
+        """Convert a wall-clock time to the store's."""
+        if not isinstance(at, datetime) or at.utcoffset() is None:
+            raise ValueError(f"until must be a datetime with a timezone, not {at!r}. Pass tzinfo=UTC.")
+        ahead = (at - from_microseconds(self._clock.wall())).total_seconds()
+        return max(self.backend.now() + microseconds(ahead), 1)
+
+
+def _claim_request(worker: str, lanes: Sequence[str], limit: int, lease_timeout: float) -> ClaimRequest:
+    check_name("worker", worker)
+    if isinstance(lanes, str) or not lanes:
+        raise ValueError(f"lanes must hold at least one name, like ('default',), not {lanes!r}.")
+    for lane in lanes:
+        check_name("lane", lane)
+    check_count("limit", limit, least=0)
+    check_seconds("lease_timeout", lease_timeout, above_zero=True)
+    return ClaimRequest(tuple(dict.fromkeys(lanes)), limit, worker, microseconds(lease_timeout))
+
+
+async def _first(
+    scope: anyio.CancelScope, backend: QueueBackend, topic: str, mark: int, timeout: float
+) -> None:
+    await backend.wait(topic, mark, timeout)
+    scope.cancel()
+
+
+def _time_ordered_id(wall: int, random: Random) -> str:
+    """Return a UUID of version 7 (RFC 9562, 5.7), with the microseconds in rand_a (6.2, method 3)."""
+    milliseconds, rest = divmod(wall, 1000)
+    bits = (milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | (rest * 4096 // 1000) << 64
+    return str(UUID(int=bits | 2 << 62 | random.getrandbits(62)))
+
+
+def _with(task: Task, record: Record) -> Task:
+    """Return the task as it is now; its payload, which never changes, is the one at hand."""
+    now = task_from(record)
+    return attrs.evolve(task, head=now.head, result=now.result, error=now.error)

@@ -1,0 +1,433 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import anyio
+import pytest
+
+from jotty.core.queue import MemoryTaskQueue, QueueManager, RetryLater, RetryPolicy, Task, TaskStatus
+from jotty.errors import TaskFailed
+from jotty.testing import VirtualClock
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def queue(clock: VirtualClock) -> MemoryTaskQueue:
+    return MemoryTaskQueue(clock=clock)
+
+
+async def echo(task: Task) -> Any:
+    return task.goal
+
+
+def worker(queue: MemoryTaskQueue, clock: VirtualClock, handler: Any = echo, **options: Any) -> QueueManager:
+    return QueueManager(queue, handler, clock=clock, **options)
+
+
+async def status_of(queue: MemoryTaskQueue, task: Task) -> TaskStatus:
+    found = await queue.get(task.id)
+    assert found is not None
+    return found.status
+
+
+async def test_it_drains_a_queue_in_order_and_stores_what_the_handler_returns(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    ran: list[Any] = []
+
+    async def handler(task: Task) -> Any:
+        ran.append(task.goal)
+        return {"echo": task.goal}
+
+    tasks = [
+        await queue.enqueue(goal, priority=priority) for goal, priority in (("b", 3), ("c", 5), ("a", 1))
+    ]
+
+    settled = await worker(queue, clock, handler, max_concurrent=1).run(drain=True)
+
+    assert settled == 3
+    assert ran == ["a", "b", "c"]
+    assert [await queue.result(task.id) for task in tasks] == [{"echo": "b"}, {"echo": "c"}, {"echo": "a"}]
+
+
+async def test_it_runs_no_more_at_once_than_it_may(queue: MemoryTaskQueue, clock: VirtualClock) -> None:
+    running = most = 0
+
+    async def handler(task: Task) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await clock.sleep(task.context["seconds"])
+        running -= 1
+
+    for number in range(10):
+        await queue.enqueue(number, {"seconds": number % 3 + 1})
+    async with clock.autojump():
+        await worker(queue, clock, handler, max_concurrent=4).run(drain=True)
+
+    assert most == 4
+
+
+async def test_a_failure_is_retried_after_its_backoff_until_no_attempt_is_left(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    at: list[float] = []
+    started = clock.now()
+
+    async def handler(_: Task) -> None:
+        at.append((clock.now() - started) / 1e6)
+        raise ValueError("no luck")
+
+    task = await queue.enqueue("g", max_attempts=3, retry=RetryPolicy(delay=10, jitter=0))
+    async with clock.autojump():
+        await worker(queue, clock, handler).run(drain=True)
+
+    assert at == pytest.approx([0, 10, 30], abs=0.01)
+    with pytest.raises(TaskFailed) as failed:
+        await queue.result(task.id)
+    assert failed.value.error["type"] == "ValueError"
+    assert failed.value.error["message"] == "no luck"
+    assert "raise ValueError" in failed.value.error["traceback"]
+
+
+async def test_retry_later_postpones_and_costs_no_attempt(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    calls: list[int] = []
+
+    async def handler(task: Task) -> str:
+        calls.append(task.attempt)
+        if len(calls) < 4:
+            raise RetryLater(60)
+        return "done"
+
+    task = await queue.enqueue("g", max_attempts=1)
+    async with clock.autojump():
+        await worker(queue, clock, handler).run(drain=True)
+
+    assert await queue.result(task.id) == "done"
+    assert calls == [1, 1, 1, 1]
+
+
+async def test_a_task_that_only_postpones_itself_is_failed_in_the_end(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    async def handler(_: Task) -> None:
+        raise RetryLater(1)
+
+    task = await queue.enqueue("g", retry=RetryPolicy(max_postponements=5))
+    async with clock.autojump():
+        await worker(queue, clock, handler).run(drain=True)
+
+    with pytest.raises(TaskFailed, match="postponed 5 times"):
+        await queue.result(task.id)
+
+
+async def test_a_result_that_is_no_json_fails_the_task_without_retry(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    calls = Counter[str]()
+
+    async def handler(task: Task) -> Any:
+        calls[task.id] += 1
+        return {"a": [object()]}
+
+    task = await queue.enqueue("g", max_attempts=5)
+    await worker(queue, clock, handler).run(drain=True)
+
+    with pytest.raises(TaskFailed, match=r"result\['a'\]\[0\]"):
+        await queue.result(task.id)
+    assert calls[task.id] == 1
+
+
+async def test_a_task_that_exceeds_its_timeout_is_cancelled_and_retried(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    calls: list[int] = []
+
+    async def handler(task: Task) -> str:
+        calls.append(task.attempt)
+        if len(calls) == 1:
+            await anyio.sleep_forever()
+        return "second time"
+
+    task = await queue.enqueue("g", timeout=5.0)
+    async with clock.autojump():
+        await worker(queue, clock, handler).run(drain=True)
+
+    assert await queue.result(task.id) == "second time"
+    assert calls == [1, 2]
+
+
+async def test_c33_a_cancel_through_the_same_handle_stops_the_handler_at_once(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    running, ended = anyio.Event(), anyio.Event()
+
+    async def handler(_: Task) -> None:
+        running.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    task = await queue.enqueue("g")
+    manager = worker(queue, clock, handler)
+    async with anyio.create_task_group() as group:
+        group.start_soon(manager.run)
+        await running.wait()
+        assert await queue.cancel(task.id)
+        await ended.wait()
+        manager.stop()
+
+    assert await status_of(queue, task) is TaskStatus.CANCELLED
+
+
+async def test_c33_a_cancel_through_another_handle_arrives_with_the_next_heartbeat(
+    clock: VirtualClock,
+) -> None:
+    queue = MemoryTaskQueue("shared-by-two", clock=clock)
+    other = MemoryTaskQueue("shared-by-two", clock=clock)
+    running = anyio.Event()
+    stopped_at: list[int] = []
+
+    async def handler(_: Task) -> None:
+        running.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped_at.append(clock.now())
+
+    task = await queue.enqueue("g")
+    manager = worker(queue, clock, handler, lease_timeout=30)
+    async with clock.autojump(), anyio.create_task_group() as group:
+        group.start_soon(manager.run)
+        await running.wait()
+        asked_at = clock.now()
+        await other.cancel(task.id)
+        with pytest.raises(Exception, match="cancelled"):
+            await other.result(task.id)
+        manager.stop()
+
+    assert (stopped_at[0] - asked_at) / 1e6 <= 10
+
+
+async def test_leases_are_kept_for_as_long_as_the_handler_runs(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    async def handler(_: Task) -> str:
+        await clock.sleep(3600)
+        return "an hour later"
+
+    task = await queue.enqueue("g")
+    async with clock.autojump():
+        await worker(queue, clock, handler, lease_timeout=3).run(drain=True)
+
+    found = await queue.get(task.id)
+    assert found is not None
+    assert (found.result, found.lease) == ("an hour later", 1)
+
+
+async def test_a_lost_lease_stops_the_handler_and_leaves_the_task_to_its_taker(clock: VirtualClock) -> None:
+    queue = MemoryTaskQueue(clock=clock)
+    running, ended = anyio.Event(), anyio.Event()
+
+    async def handler(_: Task) -> str:
+        running.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+        return "too late"
+
+    task = await queue.enqueue("g")
+    manager = worker(queue, clock, handler, lease_timeout=30)
+    async with anyio.create_task_group() as group:
+        group.start_soon(manager.run)
+        await running.wait()
+        held = manager.running[0]
+        await queue.release(held)
+        taken = (await queue.claim(worker="taker", lease_timeout=100))[0]
+        await clock.advance(10)
+        await ended.wait()
+        await queue.complete(taken, "the taker's")
+        manager.stop()
+
+    assert await queue.result(task.id) == "the taker's"
+
+
+async def test_c24_an_expired_lease_is_reclaimed_within_a_second_and_the_task_runs_again(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    ran_at: list[int] = []
+
+    async def handler(_: Task) -> None:
+        ran_at.append(clock.now())
+
+    await queue.enqueue("g")
+    (lost,) = await queue.claim(worker="dies", lease_timeout=7)
+    assert lost.head.lease_until
+    manager = worker(queue, clock, handler)
+    async with anyio.create_task_group() as group:
+        group.start_soon(manager.run)
+        await clock.advance(9)
+        manager.stop()
+
+    assert len(ran_at) == 1
+    assert 0 <= ran_at[0] - lost.head.lease_until <= 1_000_000
+
+
+async def test_c25_a_task_whose_worker_was_lost_runs_alone(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    running: set[str] = set()
+    company: dict[str, int] = {}
+
+    async def handler(task: Task) -> None:
+        running.add(task.id)
+        for one in running:
+            company[one] = max(company.get(one, 0), len(running))
+        await clock.sleep(1)
+        running.discard(task.id)
+
+    tasks = [await queue.enqueue(number) for number in range(8)]
+    lost = {task.id for task in await queue.claim(worker="dies", lease_timeout=1, limit=2)}
+    async with clock.autojump():
+        await worker(queue, clock, handler, max_concurrent=3).run(drain=True)
+        await clock.sleep(5)
+        await worker(queue, clock, handler, max_concurrent=3).run(drain=True)
+
+    assert {await status_of(queue, task) for task in tasks} == {TaskStatus.COMPLETED}
+    assert {company[task_id] for task_id in lost} == {1}
+    assert max(company.values()) == 3
+
+
+async def test_c49_stop_lets_running_tasks_finish_and_claims_no_more(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    async def handler(task: Task) -> str:
+        await clock.sleep(task.context["seconds"])
+        return "finished"
+
+    quick = await queue.enqueue("quick", {"seconds": 10})
+    slow = await queue.enqueue("slow", {"seconds": 1000})
+    waiting = await queue.enqueue("waiting", {"seconds": 1})
+    manager = worker(queue, clock, handler, max_concurrent=2, grace=25)
+    async with anyio.create_task_group() as group:
+        group.start_soon(manager.run)
+        await clock.advance(1)
+        manager.stop()
+        started = clock.now()
+        await clock.advance(26)
+    stopped_after = (clock.now() - started) / 1e6
+
+    assert await queue.result(quick.id) == "finished"
+    released = await queue.get(slow.id)
+    assert released is not None
+    assert (released.status, released.attempt) == (TaskStatus.PENDING, 0)
+    assert await status_of(queue, waiting) is TaskStatus.PENDING
+    assert stopped_after <= 26
+
+
+async def test_a_second_stop_without_grace_releases_at_once(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    running = anyio.Event()
+
+    async def handler(_: Task) -> None:
+        running.set()
+        await anyio.sleep_forever()
+
+    task = await queue.enqueue("g")
+    manager = worker(queue, clock, handler)
+    async with anyio.create_task_group() as group:
+        group.start_soon(manager.run)
+        await running.wait()
+        manager.stop()
+        await clock.advance(1)
+        assert await status_of(queue, task) is TaskStatus.IN_PROGRESS
+        manager.stop(grace=0)
+
+    assert await status_of(queue, task) is TaskStatus.PENDING
+
+
+async def test_cancelling_the_worker_gives_its_tasks_back_and_leaves_nothing_running(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    running, ended = anyio.Event(), anyio.Event()
+
+    async def handler(_: Task) -> None:
+        running.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    task = await queue.enqueue("g")
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker(queue, clock, handler).run)
+        await running.wait()
+        group.cancel_scope.cancel()
+
+    found = await queue.get(task.id)
+    assert found is not None
+    assert (found.status, found.attempt, found.lease) == (TaskStatus.PENDING, 0, 1)
+    assert ended.is_set()
+
+
+async def test_max_tasks_are_claimed_and_no_more(queue: MemoryTaskQueue, clock: VirtualClock) -> None:
+    tasks = [await queue.enqueue(number) for number in range(5)]
+
+    settled = await worker(queue, clock, max_concurrent=4).run(max_tasks=3)
+
+    assert settled == 3
+    assert [await status_of(queue, task) for task in tasks] == ["completed"] * 3 + ["pending"] * 2
+
+
+async def test_an_idle_worker_starts_what_arrives_at_once(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    manager = worker(queue, clock, lanes=("a", "b"), poll_interval=3600)
+    async with anyio.create_task_group() as group:
+        group.start_soon(manager.run)
+        await anyio.wait_all_tasks_blocked()
+        task = await queue.enqueue("now", lane="b")
+        assert await queue.result(task.id) == "now"  # no time has passed: nobody moved the clock
+        manager.stop()
+
+
+async def test_only_its_own_lanes_are_worked_on(queue: MemoryTaskQueue, clock: VirtualClock) -> None:
+    mine, other = await queue.enqueue("mine", lane="mine"), await queue.enqueue("other", lane="other")
+
+    await worker(queue, clock, lanes=("mine",)).run(drain=True)
+
+    assert await status_of(queue, mine) is TaskStatus.COMPLETED
+    assert await status_of(queue, other) is TaskStatus.PENDING
+
+
+async def test_a_worker_runs_once_at_a_time(queue: MemoryTaskQueue, clock: VirtualClock) -> None:
+    manager = worker(queue, clock)
+    async with anyio.create_task_group() as group:
+        group.start_soon(manager.run)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(RuntimeError, match="running already"):
+            await manager.run()
+        manager.stop()
+
+    assert await manager.run(drain=True) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_concurrent": 0}, {"lease_timeout": 0}, {"grace": -1}, {"poll_interval": 0}, {"worker": ""}],
+)
+async def test_settings_out_of_range_are_refused(queue: MemoryTaskQueue, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        QueueManager(queue, echo, **wrong)
