@@ -19,6 +19,7 @@ from .clock import MICROSECONDS, Clock, SystemClock, microseconds
 from .journal import JournalEntry
 from .loop import EventLoop
 from .manager import QueueManager
+from .options import EnqueueOptions
 from .payload import MAX_PAYLOAD, check_json
 from .reading import QueueStats
 from .registry import backends, load_backend, load_queue_class, open_queue
@@ -27,6 +28,7 @@ from .state import QueueState
 from .task import Head, NewTask, Ref, Task, TaskStatus
 from .task_queue import TaskQueue
 from .topics import Topics, topics_of
+from .worker_run import Finished
 
 if TYPE_CHECKING:
     from jotty_backends.memory import MemoryTaskQueue
@@ -40,7 +42,9 @@ __all__ = [
     "Claimed",
     "Clock",
     "Durability",
+    "EnqueueOptions",
     "EventLoop",
+    "Finished",
     "Head",
     "JournalEntry",
     "MemoryTaskQueue",

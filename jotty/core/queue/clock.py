@@ -11,9 +11,10 @@ import anyio
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-__all__ = ["MICROSECONDS", "Clock", "SystemClock", "microseconds"]
+__all__ = ["MAX_SECONDS", "MICROSECONDS", "Clock", "SystemClock", "microseconds"]
 
 MICROSECONDS = 1_000_000
+MAX_SECONDS = 100 * 366 * 86_400  # a century: no wait is longer, and no instant leaves 64 bits
 
 
 def microseconds(seconds: float) -> int:

@@ -56,7 +56,7 @@ class LeaseKeeper:
         self._on_lost = on_lost
         self._on_cancel = on_cancel
         self._held: dict[str, int] = {}
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope | None = None
         self._thread_loop: EventLoop | None = None
         self._is_stopped = False
 
@@ -71,26 +71,29 @@ class LeaseKeeper:
     def stop(self) -> None:
         """End `run` soon; from the loop that runs it."""
         self._is_stopped = True
-        if self._clock.is_virtual:
+        if self._scope is None:
+            return  # whoever makes the scope looks at the flag afterwards
+        if self._thread_loop is None:
             self._scope.cancel()
-        elif self._thread_loop is not None:
+        else:
             self._thread_loop.call_soon(self._scope.cancel)
 
     async def run(self) -> None:
         """Renew until stopped. Cancelling it does not end the thread: `stop` must follow."""
         self._owner = EventLoop()
         if self._clock.is_virtual:
-            with self._scope:
-                await self._renew(self._backend, self._clock.sleep)
+            with anyio.CancelScope() as self._scope:
+                if not self._is_stopped:
+                    await self._renew(self._backend, self._clock.sleep)
             return
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(anyio.run, self._run_in_thread, limiter=anyio.CapacityLimiter(1))
 
     async def _run_in_thread(self) -> None:
         clone = self._backend.clone()
-        with self._scope:
-            self._thread_loop = EventLoop()
-            if self._is_stopped:  # stop() found no loop to call
+        self._thread_loop = EventLoop()
+        with anyio.CancelScope() as self._scope:
+            if self._is_stopped:
                 return
             try:
                 await self._renew(clone, anyio.sleep)

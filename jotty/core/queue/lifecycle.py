@@ -217,12 +217,15 @@ def accepted(head: Head, dependencies: Sequence[Head | None], *, run: bool) -> H
     A task whose dependencies are not done yet is blocked until they are.
 
     Raises:
-        InvalidState: The task is neither suggested nor in the backlog.
+        InvalidState: The task is neither suggested nor in the backlog, or a task it depends on is missing.
     """
     if head.status is S.SUGGESTED and not run:
         return _next(head, status=S.BACKLOG)
     if head.status not in {S.SUGGESTED, S.BACKLOG} or not run:
         raise InvalidState(head.id, head.status, "accept", "only suggested and backlog tasks wait for that")
+    if None in dependencies:
+        missing = head.depends_on[list(dependencies).index(None)]
+        raise InvalidState(head.id, head.status, "accept", f"it depends on {missing}, which is missing")
     if any(parent and parent.status is not S.COMPLETED for parent in dependencies):
         return _next(head, status=S.BLOCKED)
     return _next(head, status=S.PENDING)

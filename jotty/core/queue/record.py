@@ -85,10 +85,11 @@ def new_payload(new: NewTask, limit: int) -> bytes:
         value = getattr(new, name)
         if value is not None and not isinstance(value, dict):
             raise TypeError(f"{name} must be a dict or None, not {value!r}.")
-        if value:
+        if value is not None:
             parts[name] = value
     for name, part in parts.items():
         payload.check_json(part, name)
+    parts = {name: part for name, part in parts.items() if part or name == "goal"}
     for name, value in (new.headers or {}).items():
         if not isinstance(value, str):
             raise PayloadError(f"headers[{name!r}]", "must be text.")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from .clock import MAX_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -35,15 +37,15 @@ class RetryLater(Exception):
     """
 
     def __init__(self, seconds: float) -> None:
-        if not seconds >= 0:
-            raise ValueError(f"RetryLater takes seconds >= 0, not {seconds!r}.")
+        if not 0 <= seconds <= MAX_SECONDS:
+            raise ValueError(f"RetryLater takes seconds >= 0 and at most a century, not {seconds!r}.")
         self.seconds = max(float(seconds), 0.1)
         super().__init__(f"Try again in {self.seconds:g} s.")
 
 
 def _not_negative(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ValueError(f"{attribute.name} must be a number of seconds >= 0, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_SECONDS:
+        raise ValueError(f"{attribute.name} must be seconds >= 0 and at most a century, not {value!r}.")
 
 
 @attrs.frozen(kw_only=True)

@@ -14,7 +14,7 @@ from .retry import RetryLater
 from .task import Head, Task, TaskStatus, check_name, check_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from .backend import Change
     from .retry import Random
@@ -33,6 +33,7 @@ class Settlement:
         move: From the head as it is stored, and the store's time, to the next head.
         outcome: The result or error to store with it.
         outcome_if_failed: The same, where the move turns out to fail the task.
+        entries: Journal entries to append in the same step.
         completes: Whether finding the task completed under this lease is success (C29).
     """
 
@@ -40,24 +41,31 @@ class Settlement:
     move: Callable[[Head, int], Head]
     outcome: bytes | None = None
     outcome_if_failed: bytes | None = None
+    entries: Sequence[bytes] = ()
     completes: bool = False
 
     def change(self, head: Head, now: int) -> Change:
         """Return the swap that settles the task, whose stored head this is."""
         moved = self.move(head, now)
         outcome = self.outcome_if_failed if moved.status is TaskStatus.FAILED else None
-        return change(head, moved, outcome=outcome or self.outcome)
+        return change(head, moved, outcome=outcome or self.outcome, entries=self.entries)
 
     def holds(self, head: Head) -> bool:
         """Whether this is the head of a task that is still held under the lease."""
         return head.status is TaskStatus.IN_PROGRESS and head.lease == self.task.lease
+
+    def is_held(self) -> bool:
+        """Whether the task, as the caller has it, is one that it holds."""
+        return self.holds(self.task.head)
 
     def is_done(self, head: Head) -> bool:
         """Whether an earlier call with this lease has completed the task already."""
         return self.completes and head.status is TaskStatus.COMPLETED and head.lease == self.task.lease
 
 
-def completion(task: Task, result: Any, limit: int, random: Random) -> Settlement:
+def completion(
+    task: Task, result: Any, limit: int, random: Random, entries: Sequence[bytes] = ()
+) -> Settlement:
     """Complete the task; where the result is longer than the limit, fail it at once with that error (C31).
 
     Raises:
@@ -67,8 +75,8 @@ def completion(task: Task, result: Any, limit: int, random: Random) -> Settlemen
     size = len(outcome) - _WRAPPING
     if size > limit:
         error = PayloadError("result", f"has {size} bytes of JSON, more than max_payload={limit}.")
-        return Settlement(task, _failing(retry=False, random=random), error_outcome(error))
-    return Settlement(task, lifecycle.completed, outcome, completes=True)
+        return Settlement(task, _failing(retry=False, random=random), error_outcome(error), entries=entries)
+    return Settlement(task, lifecycle.completed, outcome, entries=entries, completes=True)
 
 
 def failure(

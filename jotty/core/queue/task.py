@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
 import attrs
 
-from .clock import MICROSECONDS
+from .clock import MAX_SECONDS, MICROSECONDS
 from .retry import RetryPolicy
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Task",
     "TaskStatus",
     "check_count",
+    "check_lanes",
     "check_name",
     "check_priority",
     "check_seconds",
@@ -54,7 +55,6 @@ TERMINAL: Final = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus
 LIVE: Final = frozenset(TaskStatus) - TERMINAL
 
 MAX_NAME = 200
-MAX_SECONDS = 100 * 366 * 86_400  # a century: beyond it, microseconds would leave 64 bits sooner than sense
 
 
 def from_microseconds(instant: int) -> datetime:
@@ -223,6 +223,10 @@ class Ref:
 
     index: int
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse what is no place in a list."""
+        check_count("the index of a Ref", self.index, least=0)
+
 
 def check_priority(priority: object) -> None:
     """Refuse what is no priority.
@@ -248,6 +252,19 @@ def check_name(kind: str, name: object) -> None:
         raise ValueError(
             f"{kind} must be 1 to {MAX_NAME} printable characters without space at the ends, not {name!r}."
         )
+
+
+def check_lanes(lanes: Sequence[str]) -> tuple[str, ...]:
+    """Return lanes without repetitions.
+
+    Raises:
+        ValueError: There is none, or one is no name.
+    """
+    if isinstance(lanes, str) or not lanes:
+        raise ValueError(f"lanes must hold at least one name, like ('default',), not {lanes!r}.")
+    for lane in lanes:
+        check_name("lane", lane)
+    return tuple(dict.fromkeys(lanes))
 
 
 def check_seconds(kind: str, seconds: Any, *, above_zero: bool = False) -> None:

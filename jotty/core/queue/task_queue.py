@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -36,6 +37,7 @@ from .task import (
     Task,
     TaskStatus,
     check_count,
+    check_lanes,
     check_name,
     check_priority,
     check_seconds,
@@ -229,7 +231,8 @@ class TaskQueue(QueueReader):
             remaining = (deadline - self._clock.now()) / MICROSECONDS
             if remaining <= 0:
                 return []
-            await self.wait_ready(lanes, claimed.mark, min(remaining, max(seconds or remaining, 0.001)))
+            pause = remaining if seconds is None else min(remaining, max(seconds, 0.001))
+            await self.wait_ready(lanes, claimed.mark, pause)
 
     async def wait_ready(self, lanes: Sequence[str], mark: int, timeout: float) -> None:
         """Return once a task may have become ready in these lanes since `mark`, or after the timeout."""
@@ -237,9 +240,7 @@ class TaskQueue(QueueReader):
         if len(lanes) == 1:
             await backend.wait(f"lane:{lanes[0]}", mark, timeout)
         else:
-            async with anyio.create_task_group() as group:
-                for lane in lanes:
-                    group.start_soon(_first, group.cancel_scope, backend, f"lane:{lane}", mark, timeout)
+            await _first_of([partial(backend.wait, f"lane:{lane}", mark, timeout) for lane in lanes])
         self._check_open()
 
     async def heartbeat(self, tasks: Sequence[Task], *, lease_timeout: float = 30.0) -> list[Task | None]:
@@ -343,22 +344,26 @@ class TaskQueue(QueueReader):
         request = _claim_request(worker, lanes, limit, lease_timeout)
         backend = await self._open()
         now = backend.now()
-        changes = [one.change(one.task.head, now) for one in settlements]
+        changes = [one.change(one.task.head, now) for one in settlements if one.is_held()]
         swapped, claimed = await backend.turn(changes, request)
-        settled = [await self._settled(one, first) for one, first in zip(settlements, swapped, strict=True)]
+        firsts = iter(swapped)
+        settled = [await self._settled(one, next(firsts) if one.is_held() else None) for one in settlements]
         tasks = [task_from(record) for record in claimed.records]
         return Turn(settled, tasks, claimed.mark, self._seconds_until(claimed.next_at))
 
     async def _settle(self, what: Settlement) -> Task:
         backend = await self._open()
-        swapped = await backend.swap([what.change(what.task.head, backend.now())])
-        settled = await self._settled(what, swapped[0])
+        first = None
+        if what.is_held():
+            first = (await backend.swap([what.change(what.task.head, backend.now())]))[0]
+        settled = await self._settled(what, first)
         if isinstance(settled, QueueError):
             raise settled
         return settled
 
-    async def _settled(self, what: Settlement, swapped: Swapped) -> Task | QueueError:
-        """Follow a first swap to its end: again while only the version was stale, then what it fired."""
+    async def _settled(self, what: Settlement, first: Swapped | None) -> Task | QueueError:
+        """Follow a first swap, if there was one, to its end: again while only the version was stale."""
+        swapped = first or Swapped(Outcome.STALE, (await self.backend.get([what.task.id]))[0])
         while swapped.outcome is Outcome.STALE and swapped.record and what.holds(swapped.record.head):
             retried = what.change(swapped.record.head, self.backend.now())
             swapped = (await self.backend.swap([retried]))[0]
@@ -463,11 +468,11 @@ class TaskQueue(QueueReader):
             InvalidState: The task is live.
         """
         backend = await self._open()
-        await self.reap()  # a blocked child must have seen how its dependency ended
         while record := (await backend.get([id], payload=False))[0]:
             head = record.head
             if head.status in LIVE:
                 raise InvalidState(id, head.status, "delete", "it is live. Cancel it first")
+            await self._examine_fired()
             if (await backend.delete([(id, head.version)]))[0]:
                 return True
         return False
@@ -477,10 +482,10 @@ class TaskQueue(QueueReader):
         if not isinstance(older_than, timedelta) or older_than < timedelta(0):
             raise ValueError(f"older_than must be a timedelta >= 0, not {older_than!r}.")
         backend = await self._open()
-        await self.reap()
         before = backend.now() - microseconds(older_than.total_seconds())
         deleted = 0
         while page := await backend.find(Query(statuses=TERMINAL, finished_before=before, limit=PAGE)):
+            await self._examine_fired()
             gone = sum(await backend.delete([(one.head.id, one.head.version) for one in page]))
             deleted += gone
             if not gone:
@@ -498,6 +503,11 @@ class TaskQueue(QueueReader):
         backend = await self._open()
         self._reaped_at = self._clock.now()
         return await reap(backend)
+
+    async def _examine_fired(self) -> None:
+        """Have every blocked child see how the dependencies ended that are about to be deleted."""
+        while await self.backend.find(Query(due_before=0, limit=1)):
+            await self.reap()
 
     async def _reap_sometimes(self) -> None:
         if self._clock.now() - self._reaped_at >= REAP_EVERY:
@@ -546,20 +556,27 @@ class TaskQueue(QueueReader):
 
 def _claim_request(worker: str, lanes: Sequence[str], limit: int, lease_timeout: float) -> ClaimRequest:
     check_name("worker", worker)
-    if isinstance(lanes, str) or not lanes:
-        raise ValueError(f"lanes must hold at least one name, like ('default',), not {lanes!r}.")
-    for lane in lanes:
-        check_name("lane", lane)
     check_count("limit", limit, least=0)
     check_seconds("lease_timeout", lease_timeout, above_zero=True)
-    return ClaimRequest(tuple(dict.fromkeys(lanes)), limit, worker, microseconds(lease_timeout))
+    return ClaimRequest(check_lanes(lanes), limit, worker, microseconds(lease_timeout))
 
 
-async def _first(
-    scope: anyio.CancelScope, backend: QueueBackend, topic: str, mark: int, timeout: float
-) -> None:
-    await backend.wait(topic, mark, timeout)
-    scope.cancel()
+async def _first_of(waits: Sequence[Callable[[], Awaitable[object]]]) -> None:
+    """Return when the first of these does, and raise, bare, what it raises."""
+    errors: list[QueueError] = []
+
+    async def wait(one: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await one()
+        except QueueError as error:
+            errors.append(error)
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for one in waits:
+            group.start_soon(wait, one)
+    if errors:
+        raise errors[0]
 
 
 def _time_ordered_id(wall: int, random: Random) -> str:
