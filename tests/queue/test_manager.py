@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from jotty.core.queue import MemoryTaskQueue, QueueManager, RetryLater, RetryPolicy, Task, TaskStatus
-from jotty.errors import TaskFailed
+from jotty.errors import TaskCancelled, TaskFailed
 from jotty.testing import VirtualClock
 
 pytestmark = pytest.mark.anyio
@@ -212,7 +212,7 @@ async def test_c33_a_cancel_through_another_handle_arrives_with_the_next_heartbe
         await running.wait()
         asked_at = clock.now()
         await other.cancel(task.id)
-        with pytest.raises(Exception, match="cancelled"):
+        with pytest.raises(TaskCancelled):
             await other.result(task.id)
         manager.stop()
 

@@ -38,6 +38,9 @@ class LeaseKeeper:
         lease_timeout: Seconds by which a lease is renewed.
         on_lost: Called with a task's id and lease when it is no longer held.
         on_cancel: Called with a task's id when its cancel was requested.
+
+    Attributes:
+        is_ready: Set once it works, or has failed to; nothing that may block the loop should run before.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class LeaseKeeper:
         self._scope: anyio.CancelScope | None = None
         self._thread_loop: EventLoop | None = None
         self._is_stopped = False
+        self.is_ready = anyio.Event()
 
     def hold(self, task_id: str, lease: int) -> None:
         """Renew this lease from now on."""
@@ -81,17 +85,23 @@ class LeaseKeeper:
     async def run(self) -> None:
         """Renew until stopped. Cancelling it does not end the thread: `stop` must follow."""
         self._owner = EventLoop()
-        if self._clock.is_virtual:
-            with anyio.CancelScope() as self._scope:
-                if not self._is_stopped:
-                    await self._renew(self._backend, self._clock.sleep)
-            return
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(anyio.run, self._run_in_thread, limiter=anyio.CapacityLimiter(1))
+        try:
+            if self._clock.is_virtual:
+                self.is_ready.set()
+                with anyio.CancelScope() as self._scope:
+                    if not self._is_stopped:
+                        await self._renew(self._backend, self._clock.sleep)
+                return
+            with anyio.CancelScope(shield=True):
+                limiter = anyio.CapacityLimiter(1)
+                await anyio.to_thread.run_sync(anyio.run, self._run_in_thread, limiter=limiter)
+        finally:
+            self.is_ready.set()
 
     async def _run_in_thread(self) -> None:
         clone = self._backend.clone()
         self._thread_loop = EventLoop()
+        self._owner.call_soon(self.is_ready.set)
         with anyio.CancelScope() as self._scope:
             if self._is_stopped:
                 return
@@ -118,7 +128,7 @@ class LeaseKeeper:
             except QueueClosed:
                 return
             except StorageError as failure:
-                pause = min(self._interval, 1.0)
+                pause = min(self._interval / 4, 1.0)
                 logger.warning("Could not renew %d leases, trying again: %s", len(leases), failure)
                 continue
             self._owner.call_soon(self._tell, leases, records)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
@@ -66,7 +65,7 @@ class QueueManager:
         check_seconds("poll_interval", poll_interval, above_zero=True)
         if worker is not None:
             check_name("worker", worker)
-        self.worker = worker or f"{socket.gethostname()}:{os.getpid()}"
+        self.worker = worker or _default_name()
         self._settings = WorkerSettings(
             queue=queue,
             handler=handler,
@@ -127,3 +126,9 @@ class QueueManager:
     def running(self) -> tuple[Task, ...]:
         """The tasks that run here now."""
         return self._run.tasks if self._run else ()
+
+
+def _default_name() -> str:
+    import socket  # only workers need it, and it takes longer to import than this package's own modules
+
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl
 
 from jotty.errors import BackendConflict, BackendNotFound, MissingDependency
 
@@ -14,6 +12,7 @@ from .task_queue import TaskQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from importlib.metadata import EntryPoint, EntryPoints
 
     from .clock import Clock
     from .retry import Random
@@ -25,7 +24,7 @@ GROUP: Final = "jotty.queues"
 
 def backends() -> dict[str, str]:
     """Return the installed backends by name, each with the distribution that brings it; loads none."""
-    return {point.name: point.dist.name if point.dist else "?" for point in sorted(entry_points(group=GROUP))}
+    return {point.name: _distribution(point) for point in sorted(_entry_points())}
 
 
 def load_backend(name: str) -> type[QueueBackend]:
@@ -50,12 +49,22 @@ def load_backend(name: str) -> type[QueueBackend]:
 
 
 def _find(name: str) -> EntryPoint:
-    points = {point.value: point for point in entry_points(group=GROUP, name=name)}
+    points = {point.value: point for point in _entry_points().select(name=name)}
     if not points:
         raise BackendNotFound(name, backends())
     if len(points) > 1:
-        raise BackendConflict(name, {point.dist.name if point.dist else "?" for point in points.values()})
+        raise BackendConflict(name, {_distribution(point) for point in points.values()})
     return next(iter(points.values()))
+
+
+def _entry_points() -> EntryPoints:
+    from importlib.metadata import entry_points  # costs more than the rest of this package
+
+    return entry_points(group=GROUP)
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "?"
 
 
 def load_queue_class(name: str) -> type[TaskQueue]:
@@ -102,6 +111,8 @@ def open_queue(url: str, *, clock: Clock | None = None, random: Random | None = 
 
 
 def _parse_options(scheme: str, query: str, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    from urllib.parse import parse_qsl  # as above
+
     options = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in known:

@@ -133,6 +133,7 @@ class WorkerRun:
         async with anyio.create_task_group() as keepers:
             keepers.start_soon(self._keep_leases)
             try:
+                await self._keeper.is_ready.wait()
                 await self._run_handlers()
             except Exception as error:  # noqa: BLE001 - raised below, where no task group wraps it
                 self._error = self._error or error
@@ -220,7 +221,9 @@ class WorkerRun:
             self._failures += 1
             wait = RECONNECT.backoff(self._failures, self._settings.random)
             logger.warning("The store does not answer, trying again in %.1f s: %s", wait, failure)
-            await self._settings.clock.sleep(wait)
+            with anyio.CancelScope() as self._idle:
+                await self._settings.clock.sleep(wait)
+            self._idle = None
             return None
         except BaseException:
             self._settlements[:0] = settlements  # cancelled: they are settled on the way out
