@@ -40,9 +40,9 @@ def main() -> None:
     base = statistics.median(times[BASE])
     print(f"{platform.machine()}, Python {platform.python_version()}, {rounds} rounds, whole processes")
     print(f"{'':32} {'median':>9} {'min':>9} {'max':>9}  of the base")
-    for name, taken in times.items():
-        median = statistics.median(taken)
-        row = "".join(f"{1000 * value:7.1f}ms " for value in (median, min(taken), max(taken)))
+    for name, all_taken in times.items():
+        median = statistics.median(all_taken)
+        row = "".join(f"{1000 * value:7.1f}ms " for value in (median, min(all_taken), max(all_taken)))
         print(f"{name:32} {row} {median / base:6.2f}")
 
 

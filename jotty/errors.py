@@ -155,7 +155,7 @@ class ActorError(JottyError):
     def __init__(self, actor: str) -> None:
         self.actor = actor
         super().__init__(
-            f"The actor {actor!r} cancelled itself. Raise an ordinary exception to fail, or return End() to stop."
+            f"The actor {actor!r} cancelled itself. Raise an ordinary exception to fail, return End() to stop."
         )
 
 
@@ -304,7 +304,7 @@ class LeaseLost(QueueError):
         self.task_id = task_id
         self.lease = lease
         super().__init__(
-            f"Lease {lease} of task {task_id} is no longer held. Drop this work: another has it, or it is over."
+            f"Lease {lease} of task {task_id} is not held any more. Drop this work: it is another's, or over."
         )
 
 

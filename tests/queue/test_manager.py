@@ -358,6 +358,18 @@ async def test_a_second_stop_without_grace_releases_at_once(
     assert await status_of(queue, task) is TaskStatus.PENDING
 
 
+async def test_a_stop_that_comes_before_the_worker_runs_is_not_lost(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    task = await queue.enqueue("g")
+    manager = worker(queue, clock)
+    manager.stop()
+
+    assert await manager.run() == 0
+    assert await status_of(queue, task) is TaskStatus.PENDING
+    assert await manager.run(drain=True) == 1
+
+
 async def test_cancelling_the_worker_gives_its_tasks_back_and_leaves_nothing_running(
     queue: MemoryTaskQueue, clock: VirtualClock
 ) -> None:

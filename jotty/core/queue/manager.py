@@ -79,6 +79,7 @@ class QueueManager:
             random=random or SystemRandom(),
         )
         self._run: WorkerRun | None = None
+        self._grace: float | None = None  # set by a stop
         self._loop: EventLoop | None = None
 
     async def run(self, *, max_tasks: int | None = None, drain: bool = False) -> int:
@@ -103,24 +104,26 @@ class QueueManager:
         try:
             await self._settings.queue.reap()
             self._run = WorkerRun(self._settings, max_tasks=max_tasks, drain=drain)
+            self._stop()
             return await self._run.work()
         finally:
-            self._loop = self._run = None
+            self._loop = self._run = self._grace = None
 
     def stop(self, grace: float | None = None) -> None:
         """Claim no more, let running tasks finish within the grace time, then release them; from any thread.
 
-        Calling it again with a shorter grace time hurries; where nothing runs it does nothing.
+        Calling it again with a shorter grace time hurries. Before `run`, it has that return at once.
 
         Args:
             grace: Seconds; None for the worker's own.
         """
+        self._grace = self._settings.grace if grace is None else grace
         if self._loop is not None:
-            self._loop.call_soon(self._stop, self._settings.grace if grace is None else grace)
+            self._loop.call_soon(self._stop)
 
-    def _stop(self, grace: float) -> None:
-        if self._run is not None:
-            self._run.stop(grace)
+    def _stop(self) -> None:
+        if self._run is not None and self._grace is not None:
+            self._run.stop(self._grace)
 
     @property
     def running(self) -> tuple[Task, ...]:

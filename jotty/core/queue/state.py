@@ -56,14 +56,16 @@ class QueueState:
         keys: dict[str, str] = {}
         for record in records:
             head = record.head
-            stored = self._keys.get(head.key) or keys.get(head.key) if head.key else None
+            key = head.key if head.status in LIVE else None
+            stored = self._keys.get(key) or keys.get(key) if key else None
             if stored is None:
                 self._plan(record, now, aliases, planned)
                 stored = head.id
-                if head.key:
-                    keys[head.key] = head.id
+                if key:
+                    keys[key] = head.id
             aliases[head.id] = stored
-        if limit is not None and self._live + len(planned) > limit:
+        more = sum(record.head.status in LIVE for record in planned.values())
+        if limit is not None and self._live + more > limit and more:
             raise QueueFull(limit)
         for record in planned.values():
             self._add(record)

@@ -1,0 +1,333 @@
+"""Actors: what a conductor conducts."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
+
+import attrs
+
+from jotty.core.queue import RetryPolicy
+
+from .signature import ActorKind, Parameter, Signature, kind_of, read_signature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = [
+    "Actor",
+    "ActorLike",
+    "ActorOptions",
+    "AgentObject",
+    "AnyActor",
+    "ErrorPolicy",
+    "Limit",
+    "actor",
+    "as_actor",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ErrorPolicy: TypeAlias = Literal["raise", "continue"]
+ERROR_POLICIES = ("raise", "continue")
+
+
+def is_count(value: Any, least: int) -> bool:
+    """Tell whether this is an int, no bool, of at least so much."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_seconds(value: Any) -> bool:
+    """Tell whether this is a finite number of seconds above zero."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+@attrs.frozen(kw_only=True)
+class Limit:
+    """How much of something scarce the actors that share it may use.
+
+    Attributes:
+        concurrent: How many of them may run at once, or None for any number.
+        per_minute: How many of them may start within a minute, or None for any number.
+
+    Raises:
+        ValueError: A bound is no int of at least 1, or there is none.
+    """
+
+    concurrent: int | None = None
+    per_minute: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a limit that limits nothing, or lets nothing run."""
+        bounds = {"concurrent": self.concurrent, "per_minute": self.per_minute}
+        for name, bound in bounds.items():
+            if bound is not None and not is_count(bound, 1):
+                raise ValueError(f"{name} must be an int of at least 1, or None, not {bound!r}.")
+        if not any(bounds.values()):
+            raise ValueError("A Limit needs concurrent= or per_minute=.")
+
+
+def _name_of(call: Any) -> str:
+    while isinstance(call, functools.partial):
+        call = call.func
+    name = getattr(call, "name", None) or getattr(call, "__name__", None)
+    if not isinstance(name, str) or name == "<lambda>":
+        raise TypeError(f"{call!r} has no name of its own. Give it one: actor(..., name='...').")
+    return name
+
+
+def _name_or_actor(value: Any) -> str:
+    name = value.name if isinstance(value, Actor) else value
+    if not isinstance(name, str):
+        raise TypeError(f"Expected an actor or the name of one, not {value!r}.")
+    return name
+
+
+def _names(values: Iterable[Any]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise TypeError(f"depends_on takes a list of names. Write depends_on=[{values!r}].")
+    return tuple(_name_or_actor(value) for value in values)
+
+
+def _renames(values: Mapping[str, Any] | None) -> dict[str, str]:
+    return {parameter: _name_or_actor(source) for parameter, source in (values or {}).items()}
+
+
+def _policy(value: RetryPolicy | float | None) -> RetryPolicy:
+    if isinstance(value, RetryPolicy):
+        return value
+    return RetryPolicy() if value is None else RetryPolicy(delay=value)
+
+
+def _is_agent(call: Any) -> bool:
+    """Tell whether this is an object of an agent library rather than a function."""
+    if inspect.isroutine(call) or inspect.isclass(call):
+        return False
+    return hasattr(call, "run") or isinstance(getattr(call, "name", None), str)
+
+
+def _target_of(call: Any) -> Callable[..., Any]:
+    """Return what is really called."""
+    if isinstance(call, Actor):
+        raise TypeError(f"{call!r} is an actor already. Change it by attrs.evolve(actor, ...).")
+    if not _is_agent(call):
+        if callable(call):
+            function: Callable[..., Any] = call
+            return function
+        raise TypeError(f"{call!r} is no actor: it can't be called. Give a function, or an agent object.")
+    methods: tuple[Callable[..., Any] | None, ...] = (getattr(call, "run", None), call)
+    for method in methods:
+        if callable(method) and kind_of(method) is not ActorKind.SYNC:
+            return method
+    raise TypeError(f"The agent {call!r} has neither an async run() nor an async __call__().")
+
+
+def _prompt_of(made: Actor[..., Any]) -> str | Callable[..., Any] | None:
+    if made.prompt is not None:
+        return made.prompt
+    return "goal" if _is_agent(made.call) else None
+
+
+def _invoked(made: Actor[..., Any]) -> Callable[..., Any]:
+    """Return the callable that takes what was bound."""
+    prompt, target = _prompt_of(made), made.target
+    if not callable(prompt):
+        return target
+    make = prompt
+
+    def prompted(*positional: Any, **named: Any) -> Any:
+        return target(make(*positional, **named))
+
+    return prompted
+
+
+def _wanted(made: Actor[..., Any]) -> Signature:
+    prompt = _prompt_of(made)
+    if prompt is None:
+        return read_signature(made.target)
+    if isinstance(prompt, str):
+        return Signature((Parameter(prompt, positional=True),))
+    return read_signature(prompt)
+
+
+def _wanted_by_when(made: Actor[..., Any]) -> Signature | None:
+    return None if made.when is None else read_signature(made.when)
+
+
+def _derived(derive: Callable[[Any], Any]) -> Any:
+    return attrs.field(init=False, default=attrs.Factory(derive, takes_self=True))
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False, slots=False)
+class Actor(Generic[P, R]):
+    """Something that can be run towards a goal, with its name and its rules.
+
+    Made by `actor`, or directly. It stays callable as the plain function that it wraps.
+    Actors compare by identity; `attrs.evolve(actor, retries=2)` makes a changed copy.
+
+    Attributes:
+        name: What others bind to. Not empty, and without a '#'.
+        call: An async or plain function, an async generator, or an object with a `name` and an
+            async `run` or `__call__`.
+        bind: Renames: parameter to the name of what it gets.
+        depends_on: Actors that must be settled first, although nothing of them is bound.
+        when: A plain function, bound like the actor, that tells whether to run it. It is called on
+            the event loop, so it must be quick.
+        retries: How often a failed attempt is repeated.
+        backoff: How long to wait before that: a policy, or the seconds of the first wait.
+        timeout: Seconds that an attempt may take, or None.
+        on_demand: Run only when another actor returns `Goto(name)`.
+        limit: The name of the conductor's limit that this actor shares, or None.
+        on_error: "raise" or "continue"; None leaves it to the conductor.
+        version: Change it to have recorded steps of this actor run again.
+        prompt: For callables that take one positional prompt: the name of what it is, or a
+            function, bound like the actor, that makes it. The default for objects is the goal.
+        target: The function or method that is called in the end (derived).
+        kind: How it is run (derived).
+        signature: What it wants to be given (derived).
+        when_signature: What its `when` wants to be given (derived).
+        policy: The backoff as a policy (derived).
+        invoke: The callable that takes what was bound (derived).
+
+    Raises:
+        TypeError: It is nothing that can be run, or an option has the wrong type.
+        ValueError: An option is out of its range.
+    """
+
+    name: str
+    call: Callable[P, R]
+    bind: Mapping[str, str] = attrs.field(default=None, converter=_renames)
+    depends_on: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    when: Callable[..., Any] | None = None
+    retries: int = 0
+    backoff: RetryPolicy | float | None = None
+    timeout: float | None = None
+    on_demand: bool = False
+    limit: str | None = None
+    on_error: ErrorPolicy | None = None
+    version: str | int | None = None
+    prompt: str | Callable[..., Any] | None = None
+    target: Callable[P, R] = _derived(lambda made: _target_of(made.call))
+    kind: ActorKind = _derived(lambda made: kind_of(made.target))
+    signature: Signature = _derived(_wanted)
+    when_signature: Signature | None = _derived(_wanted_by_when)
+    policy: RetryPolicy = _derived(lambda made: _policy(made.backoff))
+    invoke: Callable[..., Any] = _derived(_invoked)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what can't be meant, and take on the looks of the function."""
+        self._check()
+        looks = ("__doc__", "__module__", "__name__", "__qualname__")
+        self.__dict__.update({each: getattr(self.call, each) for each in looks if hasattr(self.call, each)})
+        self.__dict__["__wrapped__"] = self.target
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the plain function, as if it were not decorated."""
+        return self.target(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Actor({self.name!r})"
+
+    def _check(self) -> None:
+        if not isinstance(self.name, str) or not self.name or "#" in self.name:
+            raise ValueError(f"An actor's name must be a text without '#', not {self.name!r}.")
+        if not is_count(self.retries, 0):
+            raise ValueError(f"retries of {self.name!r} must be an int >= 0, not {self.retries!r}.")
+        if self.timeout is not None and not is_seconds(self.timeout):
+            raise ValueError(f"timeout of {self.name!r} must be seconds > 0, or None, not {self.timeout!r}.")
+        if self.on_error not in (None, *ERROR_POLICIES):
+            raise ValueError(
+                f"on_error of {self.name!r} must be 'raise' or 'continue', not {self.on_error!r}."
+            )
+        if self.when is not None and kind_of(self.when) is not ActorKind.SYNC:
+            raise TypeError(
+                f"when of {self.name!r} must be a plain function. Make it an actor, and bind its output."
+            )
+
+
+AnyActor: TypeAlias = Actor[..., Any]
+ActorLike: TypeAlias = Any  # an Actor, a function, or an agent object of any library
+
+
+class AgentObject(Protocol):
+    """An object of an agent library: it has a name and an async `run` that takes a prompt."""
+
+    @property
+    def name(self) -> Any:
+        """Its name, a text; else give the actor one."""
+        ...
+
+    @property
+    def run(self) -> Callable[..., Any]:
+        """Called with one positional prompt."""
+        ...
+
+
+class ActorOptions(TypedDict, total=False):
+    """The options of `actor`, as `Actor` describes them; wherever a name stands, an actor may, too."""
+
+    name: str
+    bind: Mapping[str, Any]
+    depends_on: Iterable[Any]
+    when: Callable[..., Any] | None
+    retries: int
+    backoff: RetryPolicy | float | None
+    timeout: float | None
+    on_demand: bool
+    limit: str | None
+    on_error: ErrorPolicy | None
+    version: str | int | None
+    prompt: str | Callable[..., Any] | None
+
+
+@overload
+def actor(call: Callable[P, R], /, **options: Unpack[ActorOptions]) -> Actor[P, R]: ...
+
+
+@overload
+def actor(call: AgentObject, /, **options: Unpack[ActorOptions]) -> AnyActor: ...
+
+
+@overload
+def actor(**options: Unpack[ActorOptions]) -> Callable[[Callable[P, R]], Actor[P, R]]: ...
+
+
+def actor(call: Any = None, /, **options: Unpack[ActorOptions]) -> Any:
+    """Make an actor of a function or an agent object: `@actor`, `@actor(retries=2)` or `actor(agent)`.
+
+    Its parameters are bound by name: to the goal, the context, resources, and the outputs of
+    other actors, which it then follows. The options are those of `Actor`.
+
+    Raises:
+        TypeError: It is nothing that can be run, has no name, or an option has the wrong type.
+        ValueError: An option is out of its range.
+    """
+
+    def make(found: Any) -> AnyActor:
+        named: Any = options if "name" in options else {"name": _name_of(found), **options}
+        return Actor(call=found, **named)
+
+    return make if call is None else make(call)
+
+
+def as_actor(value: ActorLike) -> AnyActor:
+    """Return an actor as it is, and make one of anything else that can be run.
+
+    Raises:
+        TypeError: It is nothing that can be run, or has no name.
+    """
+    return value if isinstance(value, Actor) else actor(value)

@@ -1,0 +1,74 @@
+"""Numbers, dates and delivers the events of one run, from whichever thread they come."""
+
+from __future__ import annotations
+
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from jotty.core.queue import MICROSECONDS, EventLoop
+
+from .result import UsageMeter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jotty.core.queue import Clock
+
+    from .context import ActorContext
+    from .events import Event
+
+__all__ = ["Announcer", "Listener"]
+
+Listener: TypeAlias = "Callable[[Event], object]"
+
+
+def _ignore(_: Event) -> None: ...
+
+
+class Announcer:
+    """Where the events of a run go; it builds none if nobody listens.
+
+    Made on the run's event loop. The listener is called on that loop, in the order of `seq`.
+    An event that comes from another thread is delivered soon, in that thread's order.
+    """
+
+    def __init__(self, run_id: str, clock: Clock, listener: Listener | None) -> None:
+        self.run_id = run_id
+        self.usage = UsageMeter()
+        self._clock = clock
+        self._is_heard = listener is not None
+        self._listen = listener or _ignore
+        self._seq = 0
+        self._loop = EventLoop()
+        self._thread = get_ident()
+
+    def tell(self, type: str, **fields: Any) -> None:  # noqa: A002  # the event's own key
+        """Deliver an event now; only on the event loop."""
+        if self._is_heard:
+            self._deliver(type, self._clock.now(), fields)
+
+    def tell_of(self, ctx: ActorContext, type: str, fields: dict[str, Any]) -> None:  # noqa: A002
+        """Deliver an event of an actor from any thread; nothing if its attempt is over by then."""
+        if not self._is_heard:
+            return
+        now = self._clock.now()
+        if get_ident() == self._thread:
+            self._deliver_of(ctx, type, now, fields)
+        else:
+            self._loop.call_soon(self._deliver_of, ctx, type, now, fields)
+
+    def count(self, model: str, input_tokens: int, output_tokens: int, cost: float) -> None:
+        """Sum up what a model consumed, from any thread."""
+        if get_ident() == self._thread:
+            self.usage.add(model, input_tokens, output_tokens, cost)
+        else:
+            self._loop.call_soon(self.usage.add, model, input_tokens, output_tokens, cost)
+
+    def _deliver_of(self, ctx: ActorContext, type: str, now: int, fields: dict[str, Any]) -> None:  # noqa: A002
+        if not ctx.is_over:
+            self._deliver(type, now, {"agent": ctx.agent, "attempt": ctx.attempt, **fields})
+
+    def _deliver(self, type: str, now: int, fields: dict[str, Any]) -> None:  # noqa: A002
+        self._seq += 1
+        common = {"type": type, "run_id": self.run_id, "seq": self._seq, "time": now / MICROSECONDS}
+        self._listen(cast("Event", {**common, **fields}))

@@ -1,0 +1,162 @@
+"""How an actor is driven: in a contextvars context of its own, in a thread, or chunk by chunk."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import aclosing
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
+
+from jotty.core.queue import EventLoop
+
+from .outcome import End, Goto, Output
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+    from contextvars import Context
+
+    from jotty.core.queue import Clock
+
+    from .context import ActorContext
+
+__all__ = ["Within", "in_thread", "iterated", "within"]
+
+logger = logging.getLogger(__name__)
+logger.addHandler(logging.NullHandler())
+
+
+async def within(context: Context, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await a coroutine in a contextvars context, although the task has another.
+
+    The task is the same, and so are its cancel scopes; only the variables differ.
+    """
+    try:
+        # most actors in a benchmark, and many elsewhere, never suspend
+        suspended = context.run(coroutine.send, None)
+    except StopIteration as stop:
+        return stop.value
+    return await Within(context, coroutine, suspended)
+
+
+class Within:
+    """The rest of a coroutine that has suspended, to be awaited in its own context."""
+
+    __slots__ = ("_context", "_coroutine", "_suspended")
+
+    def __init__(self, context: Context, coroutine: Coroutine[Any, Any, Any], suspended: Any) -> None:
+        self._context = context
+        self._coroutine = coroutine
+        self._suspended = suspended
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """Hand each of its suspensions up to the event loop, and what comes back down to it."""
+        run, coroutine, suspended = self._context.run, self._coroutine, self._suspended
+        try:
+            while True:
+                try:
+                    sent = yield suspended
+                except GeneratorExit:
+                    run(coroutine.close)
+                    raise
+                except BaseException as exc:  # noqa: BLE001  # whatever it is, it is meant for the coroutine
+                    suspended = run(coroutine.throw, exc)
+                else:
+                    suspended = run(coroutine.send, sent)
+        except StopIteration as stop:
+            return stop.value
+
+
+async def iterated(generator: AsyncGenerator[Any, None], ctx: ActorContext) -> Any:
+    """Run a streaming actor: its strings are chunks, and their join is its output unless it yields one last.
+
+    Raises:
+        TypeError: It yields anything else, or goes on after its Output, Goto or End.
+    """
+    chunks: list[str] = []
+    last: Output | Goto | End | None = None
+    async with aclosing(generator):
+        async for item in generator:
+            if last is not None:
+                raise TypeError(f"{ctx.agent!r} yields {item!r} after {last!r}, which must come last.")
+            if isinstance(item, str):
+                chunks.append(item)
+                ctx.text(item)
+            elif isinstance(item, (Output, Goto, End)):
+                last = item
+            else:
+                raise TypeError(
+                    f"{ctx.agent!r} yields {item!r}. Yield texts, then at most one Output, Goto or End."
+                )
+    return "".join(chunks) if last is None else last
+
+
+class _Job:
+    """A call in a thread, which either begins or is called off, never both."""
+
+    def __init__(self, name: str, call: Callable[[], Any]) -> None:
+        self._name = name
+        self._call = call
+        self._turn = threading.Lock()
+        self._loop = EventLoop()
+        self.ended = anyio.Event()
+
+    def run(self) -> Any:
+        if not self.take():
+            return None
+        try:
+            return self._checked(self._call())
+        finally:
+            self._loop.call_soon(self.ended.set)
+
+    def _checked(self, value: Any) -> Any:
+        if not isawaitable(value):
+            return value
+        close = getattr(value, "close", None)
+        if close is not None:
+            close()
+        raise TypeError(
+            f"{self._name!r} is a plain function but returns an awaitable. Write it as an async def."
+        )
+
+    def take(self) -> bool:
+        """Begin it, or keep it from beginning; false if the other was faster."""
+        return self._turn.acquire(blocking=False)
+
+
+async def in_thread(call: Callable[[], Any], ctx: ActorContext, *, clock: Clock, grace: float) -> Any:
+    """Run a plain function in a thread, which sees the contextvars of the caller.
+
+    The caller holds a token of the default thread limiter for it. If it is cancelled,
+    `ctx.cancelled` is set, and after this many seconds the thread is left to itself with a warning.
+    Virtual time stands still while it works.
+
+    Raises:
+        TypeError: It returns an awaitable, so it is no plain function.
+    """
+    job = _Job(ctx.agent, call)
+    with clock.hold():
+        try:
+            return await to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=CapacityLimiter(1))
+        except get_cancelled_exc_class():
+            ctx.cancelled = True
+            await _let_end(job, ctx, grace)
+            raise
+
+
+async def _let_end(job: _Job, ctx: ActorContext, grace: float) -> None:
+    if job.take():
+        return
+    with anyio.move_on_after(grace, shield=True):
+        await job.ended.wait()
+    if not job.ended.is_set():
+        logger.warning(
+            "The thread of actor %r goes on %g s after it was cancelled, and is left to itself. "
+            "Have the actor look at ctx.cancelled. (run %s)",
+            ctx.agent,
+            grace,
+            ctx.run_id,
+        )

@@ -1,0 +1,214 @@
+"""Goals in a task queue: enqueued by one process, run by the workers of any other, followed from all."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import anyio
+
+from jotty.core.queue import Finished, QueueManager
+from jotty.errors import GraphError
+
+from .journaling import JournalWriters, fold_run, stream_run, whole_result
+from .orchestrator import ConductorLike, GraphOrchestrator
+from .resources import opened, scoped
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+
+    from jotty.core.queue import EnqueueOptions, Task, TaskQueue
+
+    from .events import Event
+    from .orchestrator import Orchestrator
+    from .result import Result
+
+__all__ = ["BackgroundRuns"]
+
+KEY: Final = "jotty"  # where a task's metadata holds what jotty needs to run it
+
+
+class NamedConductor(ConductorLike, Protocol):
+    """A conductor whose name is the lane of its tasks."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class BackgroundRuns:
+    """The asynchronous half of a workflow: one conductor's goals in one queue.
+
+    Args:
+        conductor: Whose actors run.
+        queue: Where the goals are.
+        orchestrator: What runs the goals enqueued here, in its mode and order.
+        max_concurrent: How many goals a worker runs at once, unless told otherwise.
+        poll_interval: Seconds after which a worker looks where the backend cannot wake it.
+
+    Attributes:
+        queue: Where the goals are.
+    """
+
+    def __init__(
+        self,
+        conductor: NamedConductor,
+        queue: TaskQueue,
+        orchestrator: Orchestrator,
+        *,
+        max_concurrent: int = 3,
+        poll_interval: float = 1.0,
+    ) -> None:
+        self._conductor = conductor
+        self.queue = queue
+        self._orchestrator = orchestrator
+        self._max_concurrent = max_concurrent
+        self._poll_interval = poll_interval
+        self._workers: set[QueueManager] = set()
+
+    async def enqueue(
+        self,
+        goal: str,
+        context: Mapping[str, Any] | None,
+        priority: int,
+        max_iterations: int,
+        options: EnqueueOptions,
+    ) -> str:
+        """Store a goal, after checking that it can run, and return its id."""
+        own: dict[str, Any] = {"max_iterations": max_iterations}
+        if isinstance(self._orchestrator, GraphOrchestrator):
+            self._orchestrator.prepare(goal, context, max_iterations)
+            own["mode"] = self._orchestrator.mode.value
+            if self._orchestrator.agent_order is not None:
+                own["agent_order"] = list(self._orchestrator.agent_order)
+        metadata = options.get("metadata") or {}
+        if KEY in metadata:
+            raise ValueError(f"metadata[{KEY!r}] is jotty's own. Use another key.")
+        given: EnqueueOptions = {"lane": self._conductor.name, **options, "metadata": {**metadata, KEY: own}}
+        plain = None if context is None else dict(context)
+        return (await self.queue.enqueue(goal, plain, priority=priority, **given)).id
+
+    async def process(
+        self,
+        *,
+        max_tasks: int | None,
+        max_concurrent: int | None,
+        lease_timeout: float,
+        grace: float,
+        drain: bool,
+        lanes: Sequence[str] | None,
+    ) -> int:
+        """Work on the queue until stopped, and return how many goals were settled."""
+        conductor = self._conductor
+        writers = JournalWriters(self.queue, conductor.clock, conductor.random)
+        shared: dict[str, Any] = {}
+        worker = QueueManager(
+            self.queue,
+            lambda task: self._handle(task, shared, writers),
+            lanes=(conductor.name,) if lanes is None else lanes,
+            max_concurrent=self._max_concurrent if max_concurrent is None else max_concurrent,
+            lease_timeout=lease_timeout,
+            grace=grace,
+            poll_interval=self._poll_interval,
+            clock=conductor.clock,
+            random=conductor.random,
+        )
+        self._workers.add(worker)
+        try:
+            async with opened(scoped(conductor.resources, "worker")) as resources:
+                shared.update(resources)
+                return await _beside(writers.write_on, partial(worker.run, max_tasks=max_tasks, drain=drain))
+        finally:
+            self._workers.discard(worker)
+
+    def stop(self, grace: float | None) -> None:
+        """Have every worker of this object stop; from any thread."""
+        for worker in tuple(self._workers):
+            worker.stop(grace)
+
+    async def result(self, task_id: str, timeout: float | None) -> Any:
+        """Wait for a goal's end, and return its result, with the outputs that its journal has."""
+        stored = await self.queue.result(task_id, timeout)
+        return whole_result(stored, await fold_run(self.queue, task_id))
+
+    def stream(self, task_id: str, after: int) -> AsyncIterator[Event]:
+        """Follow a goal's events."""
+        return stream_run(self.queue, task_id, after)
+
+    async def cancel(self, task_id: str) -> bool:
+        """Cancel a goal."""
+        return await self.queue.cancel(task_id)
+
+    # Running one goal
+
+    async def _handle(self, task: Task, shared: Mapping[str, Any], writers: JournalWriters) -> Finished:
+        """Run a task's goal, its events written to the journal as they come."""
+        with anyio.CancelScope() as scope, writers.writer(task, scope) as writer:
+            try:
+                result = await self._run(task, shared, writer.put)
+            except BaseException:
+                await writer.flush_last()
+                raise
+            return Finished(_stored(result), writer.rest())
+        raise writer.error or RuntimeError("The run was cancelled without a reason.")
+
+    async def _run(self, task: Task, shared: Mapping[str, Any], put: Callable[[Any], None]) -> Result:
+        own = task.metadata.get(KEY) or {}
+        max_iterations = own.get("max_iterations", 100)
+        if isinstance(self._orchestrator, GraphOrchestrator):
+            orchestrator = self._orchestrator_of(own, self._orchestrator)
+            run = orchestrator.prepare(task.goal, task.context, max_iterations, shared=shared, run_id=task.id)
+            return await run.execute(put)
+        return await _run_foreign(self._orchestrator, task, max_iterations, put)
+
+    def _orchestrator_of(self, own: Mapping[str, Any], default: GraphOrchestrator) -> GraphOrchestrator:
+        """Return what runs a goal in the mode and order that it carries."""
+        order = own.get("agent_order")
+        mode = own.get("mode", default.mode)
+        if mode == default.mode and order == (default.agent_order and list(default.agent_order)):
+            return default
+        return GraphOrchestrator(self._conductor, mode, order, thread_grace=default.thread_grace)
+
+
+async def _beside(
+    service: Callable[[], Coroutine[Any, Any, None]], work: Callable[[], Awaitable[int]]
+) -> int:
+    """Do the work while the service runs; raise, bare, what the work raises."""
+    failure: Exception | None = None
+    done = 0
+    async with anyio.create_task_group() as group:
+        group.start_soon(service)
+        try:
+            done = await work()
+        except Exception as error:  # noqa: BLE001 - raised below, where no task group wraps it
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return done
+
+
+async def _run_foreign(
+    orchestrator: Orchestrator, task: Task, max_iterations: int, put: Callable[[Any], None]
+) -> Result:
+    """Run a goal through a stranger's orchestrator, whose stream tells the result in its last event."""
+    result: Result | None = None
+    stream = orchestrator.run_stream(task.goal, task.context, max_iterations)
+    try:
+        async for event in stream:
+            put(event)
+            if event["type"] == "workflow_complete":
+                result = event["result"]
+    finally:
+        with anyio.CancelScope(shield=True):
+            await stream.aclose()
+    if result is None:
+        name = type(orchestrator).__name__
+        raise GraphError(
+            f"The stream of {name} ended without 'workflow_complete'.", "Yield it with the result."
+        )
+    return result
+
+
+def _stored(result: Any) -> dict[str, Any]:
+    """Return what a task keeps of a result; the outputs by actor are in its journal already."""
+    return {name: result[name] for name in ("success", "final_output", "errors", "metadata")}

@@ -1,0 +1,233 @@
+"""The conductor: actors, and the settings under which they play together."""
+
+from __future__ import annotations
+
+import random as random_module
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Unpack
+
+from jotty.core.queue import SystemClock
+from jotty.errors import GraphError
+
+from .actor import ERROR_POLICIES, ErrorPolicy, Limit, as_actor, is_count
+from .background import BackgroundRuns
+from .binding import RESERVED, listed
+from .graph import GraphMode, check_actors
+from .orchestrator import GraphOrchestrator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from jotty.core.queue import Clock, EnqueueOptions, Random, TaskQueue
+
+    from .actor import ActorLike, AnyActor
+    from .graph import Graph
+    from .result import Result
+
+__all__ = ["Conductor"]
+
+
+class Conductor:
+    """Actors that belong together, with what they share.
+
+    It holds no state of a run, so it may run any number of goals at once. Its constructor needs no
+    running event loop.
+
+    Attributes:
+        actors: The actors, in the order in which they were given.
+        task_queue: Where goals wait that are to run later, or None.
+        name: The lane of its tasks in that queue.
+        resources: What actors may bind by name: factories of async context managers, entered once a
+            run or worker (`Resource(factory, scope="run")`: once a run); what can't be called is
+            bound as it is.
+        limits: The limits that actors name.
+        max_parallel: How many executions of one run may go on at once, or None.
+        output: The actor, or the actors, whose output is the final one; None for those that nothing
+            follows.
+        on_error: "raise": a failing actor ends the run. "continue": it is absent, and the run goes on.
+        clock: The time.
+        random: The source of chance.
+
+    Raises:
+        GraphError: Two actors have one name or a reserved one, or an unknown actor or limit is named.
+        TypeError: An actor is nothing that can be run, or a limit is no Limit.
+        ValueError: A setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        actors: Iterable[ActorLike],
+        task_queue: TaskQueue | None = None,
+        *,
+        name: str = "default",
+        resources: Mapping[str, Any] | None = None,
+        limits: Mapping[str, Limit] | None = None,
+        max_parallel: int | None = None,
+        output: str | Sequence[str] | None = None,
+        on_error: ErrorPolicy = "raise",
+        clock: Clock | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self.actors: tuple[AnyActor, ...] = tuple(as_actor(each) for each in actors)
+        self.task_queue = task_queue
+        self.name = name
+        self.resources: Mapping[str, Any] = dict(resources or {})
+        self.limits: Mapping[str, Limit] = dict(limits or {})
+        self.max_parallel = max_parallel
+        self.output = output if output is None or isinstance(output, str) else tuple(output)
+        self.on_error: ErrorPolicy = on_error
+        self.clock: Clock = clock or SystemClock()
+        self.random: Random = random or random_module.Random()
+        self._check()
+        self._dynamic = GraphOrchestrator(self)
+        self._runs: BackgroundRuns | None = None
+
+    async def run(
+        self,
+        goal: str,
+        context: Mapping[str, Any] | None = None,
+        *,
+        max_iterations: int = 100,
+        **more: Any,
+    ) -> Result:
+        """Run the actors towards a goal, now, in dynamic mode.
+
+        Args:
+            goal: What to run towards.
+            context: Values that actors may bind by name.
+            max_iterations: How many executions of actors it may take.
+            **more: Further values of the context; they win.
+
+        Raises:
+            Exception: What an actor's last attempt raised, with a note; `result_of(exc)` gives what was
+                finished.
+            GraphError: The actors do not form a graph that can run with this context.
+            MaxIterationsExceeded: It would take more executions than it may.
+        """
+        if more and isinstance(context or {}, Mapping):
+            context = {**(context or {}), **more}
+        return await self._dynamic.run(goal, context, max_iterations)
+
+    async def enqueue_goal(
+        self,
+        goal: str,
+        context: Mapping[str, Any] | None = None,
+        priority: int = 3,
+        *,
+        max_iterations: int = 100,
+        **options: Unpack[EnqueueOptions],
+    ) -> str:
+        """Put a goal on the task queue, to be run in dynamic mode, and return its id.
+
+        See `WorkflowMode.enqueue_task`, whose arguments and errors these are.
+
+        Raises:
+            RuntimeError: The conductor has no task queue.
+        """
+        return await self._background().enqueue(goal, context, priority, max_iterations, options)
+
+    async def process_queue(
+        self,
+        max_tasks: int | None = None,
+        max_concurrent: int = 3,
+        *,
+        lease_timeout: float = 30.0,
+        grace: float = 25.0,
+        drain: bool = False,
+        lanes: Sequence[str] | None = None,
+    ) -> int:
+        """Run queued goals until `stop_processing`, each in the mode it was enqueued with.
+
+        See `WorkflowMode.process_queue`, whose arguments and errors these are.
+
+        Raises:
+            RuntimeError: The conductor has no task queue.
+        """
+        return await self._background().process(
+            max_tasks=max_tasks,
+            max_concurrent=max_concurrent,
+            lease_timeout=lease_timeout,
+            grace=grace,
+            drain=drain,
+            lanes=lanes,
+        )
+
+    def stop_processing(self, grace: float | None = None) -> None:
+        """Have `process_queue` end; see `WorkflowMode.stop_processing`."""
+        if self._runs is not None:
+            self._runs.stop(grace)
+
+    def _background(self) -> BackgroundRuns:
+        if self.task_queue is None:
+            raise RuntimeError(
+                f"The conductor {self.name!r} has no task queue. Pass task_queue=SQLiteTaskQueue('tasks.db')."
+            )
+        if self._runs is None or self._runs.queue is not self.task_queue:
+            self._runs = BackgroundRuns(self, self.task_queue, self._dynamic)
+        return self._runs
+
+    def graph(
+        self,
+        context: Mapping[str, Any] | None = None,
+        *,
+        mode: GraphMode | str = GraphMode.DYNAMIC,
+        agent_order: Sequence[str] | None = None,
+    ) -> Graph:
+        """Return the graph that a run would have, to look at or to draw.
+
+        Args:
+            context: The context of that run; None takes what nothing else provides for a part of it.
+            mode: How the actors follow each other.
+            agent_order: In static mode, their order.
+
+        Raises:
+            GraphError: The actors do not form a graph that can run.
+            ValueError: An order is given with dynamic, or there is no such mode.
+        """
+        return GraphOrchestrator(self, mode, agent_order).graph(context=context)
+
+    def __repr__(self) -> str:
+        return f"Conductor({self.name!r}: {listed(each.name for each in self.actors)})"
+
+    def _check(self) -> None:
+        if not self.actors:
+            raise ValueError("A conductor needs at least one actor.")
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"name must be a text, not {self.name!r}.")
+        if self.on_error not in ERROR_POLICIES:
+            raise ValueError(f"on_error must be 'raise' or 'continue', not {self.on_error!r}.")
+        if self.max_parallel is not None and not is_count(self.max_parallel, 1):
+            raise ValueError(
+                f"max_parallel must be an int of at least 1, or None, not {self.max_parallel!r}."
+            )
+        check_actors(self.actors)
+        self._check_resources()
+        self._check_limits()
+        self._check_output()
+
+    def _check_resources(self) -> None:
+        names = {each.name for each in self.actors}
+        for name in self.resources:
+            if name in RESERVED or name in names:
+                other = "a reserved name" if name in RESERVED else "an actor"
+                raise GraphError(f"The resource {name!r} has the name of {other}.", "Rename it.")
+
+    def _check_limits(self) -> None:
+        for name, limit in self.limits.items():
+            if not isinstance(limit, Limit):
+                raise TypeError(f"The limit {name!r} must be a Limit(...), not {limit!r}.")
+        for each in self.actors:
+            if each.limit is not None and each.limit not in self.limits:
+                raise GraphError(
+                    f"Actor {each.name!r} shares the limit {each.limit!r}, which this conductor has not.",
+                    f"There are: {listed(self.limits)}.",
+                )
+
+    def _check_output(self) -> None:
+        known = [each.name for each in self.actors]
+        wanted = (self.output,) if isinstance(self.output, str) else self.output or ()
+        for name in wanted:
+            if name not in known:
+                raise GraphError(
+                    f"output names {name!r}, which is no actor here.", f"There are: {listed(known)}."
+                )

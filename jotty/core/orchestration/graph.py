@@ -1,0 +1,329 @@
+"""The graph of a run: which actor follows which, and where each gets its inputs from. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import attrs
+
+from jotty.errors import GraphError
+
+from .binding import RESERVED, Names, Plan, listed, make_plan
+from .drawing import draw_dot, draw_mermaid
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from .actor import AnyActor
+    from .outcome import Goto
+
+__all__ = ["Graph", "GraphMode", "Node", "check_actors"]
+
+
+class GraphMode(StrEnum):
+    """How the actors of a conductor follow each other.
+
+    Attributes:
+        STATIC: One after the other, in a given order.
+        DYNAMIC: Each as soon as the actors that it binds are settled.
+    """
+
+    STATIC = "static"
+    DYNAMIC = "dynamic"
+
+
+@attrs.frozen(eq=False)
+class Node:
+    """An actor at its place in a graph.
+
+    Attributes:
+        name: The actor's name; where it stands in a static order again, `name#2` and so on.
+        actor: The actor.
+        parents: The nodes that must be settled before it, in the order of the graph.
+        children: The nodes that wait for it, likewise.
+        plan: How its parameters are bound.
+        when: How the parameters of its `when` are bound, if it has one.
+    """
+
+    name: str
+    actor: AnyActor
+    parents: tuple[str, ...]
+    children: tuple[str, ...]
+    plan: Plan
+    when: Plan | None
+
+
+@attrs.frozen(slots=False, eq=False)
+class Graph:
+    """Actors and what connects them; valid once it is made.
+
+    Attributes:
+        nodes: Every node by name, in the order in which the actors were given.
+        mode: How they follow each other.
+    """
+
+    nodes: Mapping[str, Node]
+    mode: GraphMode
+
+    @classmethod
+    def build(
+        cls,
+        actors: Sequence[AnyActor],
+        *,
+        mode: GraphMode = GraphMode.DYNAMIC,
+        order: Sequence[str] | None = None,
+        resources: Collection[str] = (),
+        context: Collection[str] | None = None,
+        supplied: Collection[str] = (),
+    ) -> Graph:
+        """Connect actors by the names of their parameters.
+
+        Args:
+            actors: The actors.
+            mode: How they follow each other.
+            order: In static mode, their order; None for the one they are given in.
+            resources: The names of the resources there will be.
+            context: The keys of the context there will be; None if they are not known yet, and
+                any parameter that nothing else provides is taken for one.
+            supplied: Nodes whose output is supplied, so that they need not be bound.
+
+        Raises:
+            GraphError: Two actors or two sources have one name, a parameter can't be bound, an
+                unknown actor is named, or the actors wait for each other in a circle.
+        """
+        check_actors(actors)
+        known = {each.name: each for each in actors}
+        names = Names(frozenset(known), frozenset(resources), None if context is None else frozenset(context))
+        names.check()
+        if mode is GraphMode.STATIC:
+            drafts = _in_order(_ordered(known, order), names, set(supplied))
+        else:
+            drafts = _by_dataflow(known, names, set(supplied))
+        graph = cls(_connected(drafts), mode)
+        _check_acyclic(graph)
+        _check_known("outputs=", supplied, graph.nodes)
+        return graph
+
+    @cached_property
+    def topological(self) -> tuple[str, ...]:
+        """The nodes, each after its parents; otherwise in the order in which they were given."""
+        return tuple(_sorted(self.nodes))
+
+    @cached_property
+    def sinks(self) -> tuple[str, ...]:
+        """The nodes that nothing follows."""
+        return tuple(name for name, node in self.nodes.items() if not node.children)
+
+    def closure(self, name: str) -> frozenset[str]:
+        """Return the node and all that descends from it."""
+        found = self._closures.get(name)
+        if found is None:
+            found = self._closures[name] = frozenset(self._reach(name))
+        return found
+
+    @cached_property
+    def _closures(self) -> dict[str, frozenset[str]]:
+        return {}
+
+    def _reach(self, name: str) -> set[str]:
+        reached, todo = {name}, [name]
+        while todo:
+            new = set(self.nodes[todo.pop()].children) - reached
+            reached |= new
+            todo.extend(new)
+        return reached
+
+    def check_goto(self, goto: Goto) -> None:
+        """Refuse a Goto that this graph can't follow.
+
+        Raises:
+            GraphError: The target is unknown, or does not take these inputs.
+        """
+        node = self.nodes.get(goto.target)
+        if node is None:
+            raise GraphError(f"Goto({goto.target!r}) leads nowhere. There are: {listed(self.nodes)}.")
+        accepts = node.plan.accepts
+        unknown = [] if accepts is None else [name for name in goto.inputs if name not in accepts]
+        if unknown:
+            raise GraphError(
+                f"Goto({goto.target!r}) gives {unknown[0]!r}, which {goto.target!r} does not take. "
+                f"It takes: {listed(sorted(accepts or ()))}."
+            )
+        missing = [name for name in node.plan.open if name not in goto.inputs]
+        if missing:
+            raise GraphError(
+                f"Goto({goto.target!r}) does not give {missing[0]!r}, which nothing else provides.",
+                f"Write Goto({goto.target!r}, {missing[0]}=...).",
+            )
+
+    def check_entry(self, name: str) -> None:
+        """Refuse a node that can't be the only one to start from.
+
+        Raises:
+            GraphError: It is unknown, or needs the output of another one.
+        """
+        node = self.nodes.get(name)
+        if node is None:
+            raise GraphError(f"The entry {name!r} is no actor here.", f"There are: {listed(self.nodes)}.")
+        needed = [*(source for _, source, required in node.plan.outputs if required), *node.plan.open]
+        if needed:
+            raise GraphError(
+                f"Actor {name!r} can't be the only entry: it needs {needed[0]!r}.",
+                "Give that parameter a default.",
+            )
+
+    def to_mermaid(self) -> str:
+        """Draw the graph as a Mermaid flowchart; actors that only run on demand have rounded ends."""
+        return draw_mermaid(self)
+
+    def to_dot(self) -> str:
+        """Draw the graph for Graphviz; actors that only run on demand are dashed."""
+        return draw_dot(self)
+
+
+def check_actors(actors: Iterable[AnyActor]) -> None:
+    """Refuse names that can't be told apart.
+
+    Raises:
+        GraphError: Two actors have one name, or one has a reserved name.
+    """
+    seen: set[str] = set()
+    for each in actors:
+        if each.name in RESERVED:
+            raise GraphError(
+                f"An actor can't be named {each.name!r}; reserved are {listed(RESERVED)}.", "Rename it."
+            )
+        if each.name in seen:
+            raise GraphError(
+                f"Two actors are named {each.name!r}.", "Rename one, say by attrs.evolve(actor, name=...)."
+            )
+        seen.add(each.name)
+
+
+def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise GraphError(f"{what} names {name!r}, which is no actor here. There are: {listed(known)}.")
+
+
+def _ordered(known: Mapping[str, AnyActor], order: Sequence[str] | None) -> list[AnyActor]:
+    names = list(known) if order is None else order
+    _check_known("agent_order", names, known)
+    return [known[name] for name in names]
+
+
+def _in_order(actors: Sequence[AnyActor], names: Names, supplied: set[str]) -> list[Node]:
+    counts: dict[str, int] = {}
+    earlier: dict[str, str] = {}
+    later = {actor.name for actor in actors}
+    drafts: list[Node] = []
+    for actor in actors:
+        counts[actor.name] = counts.get(actor.name, 0) + 1
+        name = actor.name if counts[actor.name] == 1 else f"{actor.name}#{counts[actor.name]}"
+        _check_not_later(actor, later)
+        draft = _draft(name, actor, names, earlier, is_supplied=name in supplied)
+        drafts.append(attrs.evolve(draft, parents=(drafts[-1].name,) if drafts else ()))
+        earlier[actor.name] = name
+        later.discard(actor.name)
+    return drafts
+
+
+def _check_not_later(actor: AnyActor, later: set[str]) -> None:
+    when = actor.when_signature
+    wanted = (*actor.signature.parameters, *(when.parameters if when else ()))
+    sources = (actor.bind.get(each.name, each.name) for each in wanted)
+    for source in (*sources, *actor.depends_on):
+        if source in later and source != actor.name:
+            raise GraphError(
+                f"Actor {actor.name!r} needs {source!r}, which comes later in the order.",
+                f"Put {source!r} before it, or have {source!r} return Goto({actor.name!r}, ...) instead.",
+            )
+
+
+def _by_dataflow(known: Mapping[str, AnyActor], names: Names, supplied: set[str]) -> list[Node]:
+    nodes = {name: name for name in known}
+    places = {name: at for at, name in enumerate(known)}
+    drafts = [
+        _draft(name, actor, names, nodes, is_supplied=name in supplied) for name, actor in known.items()
+    ]
+    return [attrs.evolve(draft, parents=_by_place(draft, places)) for draft in drafts]
+
+
+def _by_place(draft: Node, places: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the nodes that this one must wait for."""
+    needs = {*draft.plan.sources, *(draft.when.sources if draft.when else ()), *draft.actor.depends_on}
+    return tuple(sorted(needs, key=places.__getitem__)) if len(needs) > 1 else tuple(needs)
+
+
+def _draft(name: str, actor: AnyActor, names: Names, nodes: Mapping[str, str], *, is_supplied: bool) -> Node:
+    """Make a node that does not know yet what it is connected to."""
+    _check_known(f"depends_on of actor {actor.name!r}", actor.depends_on, names.actors)
+    _check_renames(actor)
+    plan = make_plan(actor, actor.signature, names, nodes, may_be_open=actor.on_demand or is_supplied)
+    wanted = actor.when_signature
+    when = None if wanted is None else make_plan(actor, wanted, names, nodes, of_when=True)
+    return Node(name, actor, (), (), plan, when)
+
+
+def _check_renames(actor: AnyActor) -> None:
+    if not actor.bind or actor.signature.takes_more:
+        return
+    when = actor.when_signature
+    wanted = actor.signature.names | (when.names if when else frozenset())
+    unknown = [name for name in actor.bind if name not in wanted]
+    if unknown:
+        raise GraphError(
+            f"bind of actor {actor.name!r} renames {unknown[0]!r}, which it does not take. "
+            f"It takes: {listed(sorted(wanted))}."
+        )
+
+
+def _connected(drafts: Sequence[Node]) -> dict[str, Node]:
+    children: dict[str, list[str]] = {draft.name: [] for draft in drafts}
+    for draft in drafts:
+        for parent in draft.parents:
+            children[parent].append(draft.name)
+    return {draft.name: attrs.evolve(draft, children=tuple(children[draft.name])) for draft in drafts}
+
+
+def _sorted(nodes: Mapping[str, Node]) -> list[str]:
+    """Sort topologically; what stands in a circle, or behind one, is left out."""
+    waits = {name: len(node.parents) for name, node in nodes.items()}
+    ready = deque(name for name, count in waits.items() if not count)
+    done: list[str] = []
+    while ready:
+        name = ready.popleft()
+        done.append(name)
+        for child in nodes[name].children:
+            waits[child] -= 1
+            if not waits[child]:
+                ready.append(child)
+    return done
+
+
+def _check_acyclic(graph: Graph) -> None:
+    left = set(graph.nodes) - set(graph.topological)
+    if not left:
+        return
+    circle = _find_circle(graph.nodes, left)
+    way = " -> ".join([*circle, circle[0]])
+    raise GraphError(
+        f"The actors wait for each other in a circle: {way}.",
+        f"Take that parameter out of {circle[0]!r}, and have {circle[-1]!r} return "
+        f"Goto({circle[0]!r}, ...) to loop.",
+    )
+
+
+def _find_circle(nodes: Mapping[str, Node], left: set[str]) -> list[str]:
+    """Walk up through parents that are left over, until one comes again; return it parent first."""
+    name = min(left, key=list(nodes).index)
+    walked: list[str] = []
+    while name not in walked:
+        walked.append(name)
+        name = next(parent for parent in nodes[name].parents if parent in left)
+    circle = walked[walked.index(name) :][::-1]
+    first = min(range(len(circle)), key=lambda at: list(nodes).index(circle[at]))
+    return circle[first:] + circle[:first]

@@ -1,0 +1,261 @@
+"""Writing a background run's events to its task's journal, in groups, and reading them back."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import attrs
+
+from jotty.core.queue import MICROSECONDS, RetryPolicy, TaskStatus, check_json
+from jotty.errors import QueueError, StorageError, TaskNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+    from jotty.core.queue import Clock, JournalEntry, Random, Task, TaskQueue
+
+    from .events import Event
+
+__all__ = ["JournalWriter", "JournalWriters", "RunFold", "stream_run"]
+
+GROUP_SECONDS: Final = 0.05
+GROUP_EVENTS: Final = 64
+RECONNECT: Final = RetryPolicy(delay=0.1, cap=5.0)
+LAST_WORDS: Final = 2.0  # seconds for the events of a run that is being cancelled
+# What becomes of the task says how the run ended, once; its attempts do not.
+ENDINGS: Final = frozenset({"workflow_complete", "workflow_error"})
+
+
+class JournalWriters:
+    """Writes the events of all the runs of one worker, in groups: at most 50 ms or 64 events of a run.
+
+    Args:
+        queue: Where the tasks are.
+        clock: For the pace.
+        random: For the jitter while the store does not answer.
+    """
+
+    def __init__(self, queue: TaskQueue, clock: Clock, random: Random) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._random = random
+        self._writers: set[JournalWriter] = set()
+        self._has_news = anyio.Event()
+        self._is_urgent = anyio.Event()
+
+    @contextmanager
+    def writer(self, task: Task, run: anyio.CancelScope) -> Iterator[JournalWriter]:
+        """Take part in the writing with one run, whose scope is cancelled if its events cannot be stored."""
+        writer = JournalWriter(self._queue, task, run, self._notify)
+        self._writers.add(writer)
+        try:
+            yield writer
+        finally:
+            self._writers.discard(writer)
+
+    async def write_on(self) -> None:
+        """Write what arrives, until cancelled; while the store does not answer, it is tried again."""
+        failures = 0
+        while True:
+            await self._has_news.wait()
+            with self._clock.timeout(GROUP_SECONDS):
+                await self._is_urgent.wait()
+            self._has_news, self._is_urgent = anyio.Event(), anyio.Event()
+            async with anyio.create_task_group() as group:
+                for writer in self._writers:
+                    group.start_soon(writer.try_flush)
+            if any(writer.is_delayed for writer in self._writers):
+                failures += 1
+                self._has_news.set()
+                await self._clock.sleep(RECONNECT.backoff(failures, self._random))
+            else:
+                failures = 0
+
+    def _notify(self, *, is_urgent: bool) -> None:
+        self._has_news.set()
+        if is_urgent:
+            self._is_urgent.set()
+
+
+class JournalWriter:
+    """Takes the events of one run as they happen.
+
+    Attributes:
+        error: What made its events unstorable, once that is known; the run's scope is then cancelled.
+        is_delayed: Whether the store did not answer at the last try; the events wait.
+    """
+
+    def __init__(
+        self, queue: TaskQueue, task: Task, run: anyio.CancelScope, notify: Callable[..., None]
+    ) -> None:
+        self.error: QueueError | None = None
+        self.is_delayed = False
+        self._queue = queue
+        self._task = task
+        self._run = run
+        self._notify = notify
+        self._waiting: list[dict[str, Any]] = []
+
+    def put(self, event: Mapping[str, Any]) -> None:
+        """Take an event; it is written soon."""
+        if event["type"] not in ENDINGS:
+            self._waiting.append(dict(event))
+            self._notify(is_urgent=len(self._waiting) >= GROUP_EVENTS)
+
+    async def try_flush(self) -> None:
+        """Write what has arrived; keep it if the store does not answer, end the run if it never can."""
+        try:
+            await self.flush()
+            self.is_delayed = False
+        except StorageError:
+            self.is_delayed = True
+        except QueueError as error:
+            self.error = error
+            self._run.cancel()
+
+    async def flush(self) -> None:
+        """Write what has arrived; what could not be written waits for the next call.
+
+        Raises:
+            PayloadError: An event holds what is not strict JSON; names the actor.
+            LeaseLost: The task is not held any more.
+            StorageError: The store failed.
+        """
+        group = self._waiting
+        entries = self.rest()
+        if not entries:
+            return
+        try:
+            await self._queue.record(self._task, entries)
+        except BaseException:
+            self._waiting[:0] = group
+            raise
+
+    async def flush_last(self) -> None:
+        """Write what has arrived of a run that failed or is being cancelled, if it can be within 2 s."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS), suppress(QueueError):
+            await self.flush()
+
+    def rest(self) -> list[dict[str, Any]]:
+        """Hand out the entries that have not been written yet, to be stored with the task's result.
+
+        Raises:
+            PayloadError: See `flush`.
+        """
+        for event in self._waiting:
+            _check(event)
+        entries = [{"kind": "event", "event": event} for event in self._waiting]
+        self._waiting = []
+        return entries
+
+
+def _check(event: Mapping[str, Any]) -> None:
+    """Refuse an event that cannot be stored, in the words of the actor that made it."""
+    agent = event.get("agent", "")
+    if event["type"] == "agent_complete":
+        check_json(event.get("output"), f"the output of actor {agent!r}: it")
+    check_json(dict(event), f"the event {event['type']!r} of actor {agent!r}: it")
+
+
+@attrs.define
+class RunFold:
+    """What the journal's events say of a run: its last attempt counts, as each begins afresh.
+
+    Attributes:
+        actor_outputs: The outputs by actor.
+        path: The actors in the order in which they were started.
+        errors: What failed, as `ErrorInfo`.
+    """
+
+    actor_outputs: dict[str, Any] = attrs.field(factory=dict)
+    path: list[str] = attrs.field(factory=list)
+    errors: list[dict[str, Any]] = attrs.field(factory=list)
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Take one more event into account."""
+        kind = event["type"]
+        if kind == "workflow_start":
+            self.actor_outputs, self.path, self.errors = {}, [], []
+        elif kind == "agent_start":
+            self.path.append(event["agent"])
+            self.actor_outputs.pop(event["agent"], None)
+        elif kind == "agent_complete" and event.get("kind") == "output":
+            self.actor_outputs[event["agent"]] = event["output"]
+        elif kind == "agent_error":
+            self.errors.append(event["error"])
+
+
+async def fold_run(queue: TaskQueue, task_id: str) -> RunFold:
+    """Return what a task's journal says of its run.
+
+    Raises:
+        TaskNotFound: There is no such task.
+    """
+    fold = RunFold()
+    async for entry in queue.events(task_id, follow=False):
+        if entry.kind == "event":
+            fold.add(entry.data["event"])
+    return fold
+
+
+async def stream_run(queue: TaskQueue, id: str, after: int = 0) -> AsyncIterator[Event]:  # noqa: A002
+    """Iterate over the events of a background run, from the start or after one of them, until it is over.
+
+    Any process may, and as often as it likes; stopping to iterate cancels nothing. The last event, once, is
+    `workflow_complete` or `workflow_error` (also for a cancelled task). A run that is tried again begins
+    with another `workflow_start`: what came before it is void.
+
+    Args:
+        queue: Where the task is.
+        id: The task.
+        after: The `seq` of the last event that was seen; 0 to begin with the first.
+
+    Raises:
+        TaskNotFound: There is no such task, or it was deleted meanwhile.
+    """
+    end: JournalEntry | None = None
+    async for entry in queue.events(id, after):
+        if entry.kind == "event":
+            event: Any = {**entry.data["event"], "seq": entry.number}
+            yield event
+        end = entry if entry.kind == "end" else end
+    if end is not None:
+        yield await _ending(queue, id, end)
+
+
+async def _ending(queue: TaskQueue, task_id: str, end: JournalEntry) -> Any:
+    """Return the terminal event of a run, from what became of its task."""
+    task = await queue.get(task_id)
+    if task is None:
+        raise TaskNotFound(task_id)
+    fold = await fold_run(queue, task_id)
+    event = {"run_id": task_id, "seq": end.number, "time": end.data["time"] / MICROSECONDS}
+    if task.status is TaskStatus.COMPLETED:
+        return {"type": "workflow_complete", **event, "result": whole_result(task.result, fold)}
+    kind, message = "TaskCancelled", "The task was cancelled."
+    if task.status is TaskStatus.FAILED and task.error:
+        kind, message = task.error["type"], task.error["message"]
+    error = {"agent": "", "attempt": task.attempt, "type": kind, "message": message}
+    result = {
+        "success": False,
+        "final_output": None,
+        "actor_outputs": fold.actor_outputs,
+        "errors": fold.errors or [error],
+        "metadata": {"run_id": task_id, "iterations": len(fold.path), "path": fold.path},
+    }
+    return {"type": "workflow_error", **event, "error": error, "result": result}
+
+
+def whole_result(stored: Any, fold: RunFold) -> Any:
+    """Return a task's stored result with what the journal has of it; another handler's result as it is."""
+    if not (isinstance(stored, dict) and "final_output" in stored):
+        return stored
+    return {
+        "success": stored["success"],
+        "final_output": stored["final_output"],
+        "actor_outputs": fold.actor_outputs,
+        "errors": stored["errors"],
+        "metadata": stored["metadata"],
+    }

@@ -1,0 +1,57 @@
+"""What one run is given, all in one value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jotty.core.queue import Clock, Random
+
+    from .actor import ErrorPolicy
+
+__all__ = ["RunOptions"]
+
+
+@attrs.frozen(kw_only=True)
+class RunOptions:
+    """What a run is given.
+
+    Attributes:
+        goal: What it runs towards.
+        context: What actors may bind besides.
+        history: The conversation so far.
+        outputs: Outputs that are there already, by node.
+        resources: What is to be opened, by name.
+        shared: Resources that are open already, by name.
+        entry: The only node to start from, or None.
+        run_id: Names the run.
+        max_iterations: How many executions it may take.
+        max_parallel: How many may run at once, or None.
+        output: The names of the actors that make the final output, or one; None for the sinks.
+        on_error: What an actor does that says nothing itself.
+        clock: The time.
+        random: For the jitter of retries.
+        thread_grace: Seconds that a cancelled thread is waited for.
+        may_retract: Whether an attempt that has told chunks may be retried.
+    """
+
+    goal: str
+    context: Mapping[str, Any]
+    history: Sequence[Any]
+    outputs: Mapping[str, Any]
+    resources: Mapping[str, Any]
+    shared: Mapping[str, Any]
+    entry: str | None
+    run_id: str
+    max_iterations: int
+    max_parallel: int | None
+    output: str | tuple[str, ...] | None
+    on_error: ErrorPolicy
+    clock: Clock
+    random: Random
+    thread_grace: float
+    may_retract: bool

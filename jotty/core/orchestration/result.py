@@ -1,0 +1,170 @@
+"""What a run comes to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "ErrorInfo",
+    "Metadata",
+    "Result",
+    "RunUsage",
+    "Timings",
+    "Usage",
+    "UsageMeter",
+    "annotate",
+    "attach",
+    "describe",
+    "result_of",
+]
+
+_KEY = "__jotty_result__"
+
+
+class ErrorInfo(TypedDict):
+    """An actor's failure, as plain text.
+
+    Attributes:
+        agent: The actor, or "" where none is to blame.
+        attempt: The attempt that failed, from 1.
+        type: The exception's class, with its module unless it is a built-in.
+        message: Its text.
+    """
+
+    agent: str
+    attempt: int
+    type: str
+    message: str
+
+
+class Timings(TypedDict):
+    """How long things took.
+
+    Attributes:
+        started_at: When the run started, in seconds since the Unix epoch.
+        seconds: How long it took.
+        actors: Seconds by actor, summed over its executions, waits between attempts included.
+    """
+
+    started_at: float
+    seconds: float
+    actors: dict[str, float]
+
+
+class Usage(TypedDict):
+    """What the models of a run consumed.
+
+    Attributes:
+        input_tokens: Tokens read.
+        output_tokens: Tokens written.
+        cost: Money, in whatever unit the actors reported.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cost: float
+
+
+class RunUsage(Usage):
+    """The sum over a run, and by model.
+
+    Attributes:
+        models: The same by name of the model.
+    """
+
+    models: dict[str, Usage]
+
+
+class Metadata(TypedDict):
+    """What there is to know about a run besides its outputs.
+
+    Attributes:
+        run_id: Names the run; every event carries it.
+        iterations: How many executions of actors it took.
+        timings: How long they took.
+        path: The actors in the order in which they were started.
+        usage: What `ctx.usage` reported.
+    """
+
+    run_id: str
+    iterations: int
+    timings: Timings
+    path: list[str]
+    usage: RunUsage
+
+
+class Result(TypedDict):
+    """What a run came to.
+
+    Attributes:
+        success: Whether every actor that had to run did so without failing.
+        final_output: The output of the conductor's `output`, or of the actors nothing depends on:
+            one, itself; several, a dict by name. That of an `End`, if there was one.
+        actor_outputs: Every actor's output, by name; the absent are not in it.
+        errors: The failures, in the order in which they happened.
+        metadata: The rest.
+    """
+
+    success: bool
+    final_output: Any
+    actor_outputs: dict[str, Any]
+    errors: list[ErrorInfo]
+    metadata: Metadata
+
+
+def result_of(exc: BaseException) -> Result | None:
+    """Return what was finished when this exception ended a run, or None if no run raised it."""
+    return cast("Result | None", vars(exc).get(_KEY))
+
+
+def attach(exc: BaseException, result: Result) -> None:
+    """Have `result_of` find this result."""
+    vars(exc)[_KEY] = result  # not setattr, which an exception may forbid
+
+
+def annotate(exc: BaseException, note: str) -> None:
+    """Add a note to an exception, also to one that forbids attributes."""
+    vars(exc).setdefault("__notes__", []).append(note)
+
+
+def describe(exc: BaseException, agent: str = "", attempt: int = 1) -> ErrorInfo:
+    """Put an exception into words."""
+    kind = type(exc)
+    prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    try:
+        message = str(exc)
+    except Exception as broken:  # noqa: BLE001  # a stranger's __str__ must not end the run otherwise
+        message = f"<its text can't be read: {type(broken).__name__}>"
+    return {
+        "agent": agent,
+        "attempt": attempt,
+        "type": f"{prefix}{kind.__qualname__}",
+        "message": message,
+    }
+
+
+class UsageMeter:
+    """Sums what actors report."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Usage] = {}
+
+    def add(self, model: str, input_tokens: int, output_tokens: int, cost: float) -> None:
+        """Count this in."""
+        found = self._models.setdefault(model, {"input_tokens": 0, "output_tokens": 0, "cost": 0.0})
+        found["input_tokens"] += input_tokens
+        found["output_tokens"] += output_tokens
+        found["cost"] += cost
+
+    def total(self) -> RunUsage:
+        """Return the sum of everything so far."""
+        models: Mapping[str, Usage] = self._models
+        return {
+            "input_tokens": sum(each["input_tokens"] for each in models.values()),
+            "output_tokens": sum(each["output_tokens"] for each in models.values()),
+            "cost": sum(each["cost"] for each in models.values()),
+            "models": {name: each.copy() for name, each in models.items()},
+        }

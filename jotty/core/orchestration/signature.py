@@ -1,0 +1,110 @@
+"""What a callable wants to be given, and how it is to be called."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ActorKind", "Parameter", "Signature", "kind_of", "read_signature"]
+
+_NOTHING: Any = inspect.Parameter.empty
+
+
+class ActorKind(Enum):
+    """How an actor is run.
+
+    Attributes:
+        ASYNC: It is awaited.
+        SYNC: It runs in a thread.
+        STREAM: It is iterated, and its strings are chunks of its output.
+    """
+
+    ASYNC = "async"
+    SYNC = "sync"
+    STREAM = "stream"
+
+
+@attrs.frozen
+class Parameter:
+    """One parameter of an actor.
+
+    Attributes:
+        name: Its name.
+        default: Its default, or `inspect.Parameter.empty`.
+        positional: Whether it can only be passed by position.
+    """
+
+    name: str
+    default: Any = _NOTHING
+    positional: bool = False
+
+    @property
+    def required(self) -> bool:
+        """Whether the actor can't run without a value for it."""
+        return self.default is _NOTHING
+
+
+@attrs.frozen
+class Signature:
+    """The parameters of an actor.
+
+    Attributes:
+        parameters: Those with a name, in order.
+        takes_more: Whether it has a `**inputs`.
+    """
+
+    parameters: tuple[Parameter, ...]
+    takes_more: bool = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the parameters."""
+        return frozenset(parameter.name for parameter in self.parameters)
+
+
+def read_signature(call: Callable[..., Any]) -> Signature:
+    """Inspect a callable; its `*args` are ignored.
+
+    Raises:
+        TypeError: Python does not know its signature.
+    """
+    try:
+        found = inspect.signature(call).parameters.values()
+    except ValueError as exc:
+        raise TypeError(f"{call!r} has no readable signature. Wrap it in a function of your own.") from exc
+    named = tuple(
+        Parameter(each.name, each.default, each.kind is inspect.Parameter.POSITIONAL_ONLY)
+        for each in found
+        if each.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    )
+    return Signature(named, any(each.kind is inspect.Parameter.VAR_KEYWORD for each in found))
+
+
+def kind_of(call: Callable[..., Any]) -> ActorKind:
+    """Tell how a function, method, partial or callable object is to be run.
+
+    Raises:
+        TypeError: It is a class, or a generator that is not async.
+    """
+    if inspect.isclass(call):
+        raise TypeError(f"The class {call.__name__} is no actor. Give an instance of it, or a function.")
+    function = _function_of(call)
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{call!r} is a plain generator. Make it an async generator (async def) to stream.")
+    if inspect.isasyncgenfunction(function):
+        return ActorKind.STREAM
+    return ActorKind.ASYNC if inspect.iscoroutinefunction(function) else ActorKind.SYNC
+
+
+def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(call, functools.partial):
+        call = call.func
+    is_object = not inspect.isroutine(call) and callable(call)
+    return type(call).__call__ if is_object else call

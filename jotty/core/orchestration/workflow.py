@@ -1,0 +1,326 @@
+"""A conductor with a way of running it: now, or from a queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Unpack
+
+from jotty.core.queue import TaskQueue
+
+from .actor import is_count, is_seconds
+from .background import BackgroundRuns
+from .orchestrator import GraphOrchestrator
+from .stream import RunStream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from jotty.core.queue import EnqueueOptions
+
+    from .conductor import Conductor
+    from .events import Event
+    from .graph import GraphMode
+    from .orchestrator import Orchestrator
+    from .result import Result
+
+__all__ = ["WorkflowMode"]
+
+EXECUTIONS = ("sync", "async")
+
+
+class WorkflowMode:
+    """Runs a conductor's goals: at once (`execution="sync"`), or from a queue (`"async"`).
+
+    Attributes:
+        conductor: Whose actors run.
+        execution: "sync" or "async".
+        queue: Where goals wait in async mode.
+        mode: How the actors follow each other.
+        agent_order: In static mode, their order.
+        max_concurrent: How many goals a worker runs at once.
+        poll_interval: Seconds after which a worker looks for work that nobody told it of.
+        orchestrator: What runs a goal.
+
+    Raises:
+        ValueError: A setting is unknown or out of its range, an order is given with dynamic or beside
+            an orchestrator of one's own, or async mode has no queue, or two.
+        GraphError: The order names an unknown actor.
+        TypeError: The orchestrator has no `run` or no `run_stream`.
+    """
+
+    def __init__(  # noqa: PLR0917  # a queue and a mode read well by position
+        self,
+        conductor: Conductor,
+        execution: str = "sync",
+        queue: Any = None,
+        mode: GraphMode | str = "dynamic",
+        agent_order: Sequence[str] | None = None,
+        max_concurrent: int = 3,
+        poll_interval: float = 1.0,
+        orchestrator: Orchestrator | None = None,
+    ) -> None:
+        if execution not in EXECUTIONS:
+            raise ValueError(f"execution must be 'sync' or 'async', not {execution!r}.")
+        if not is_count(max_concurrent, 1):
+            raise ValueError(f"max_concurrent must be an int of at least 1, not {max_concurrent!r}.")
+        if not is_seconds(poll_interval):
+            raise ValueError(f"poll_interval must be seconds > 0, not {poll_interval!r}.")
+        own = GraphOrchestrator(conductor, mode, agent_order)
+        self.conductor = conductor
+        self.execution = execution
+        self.mode = own.mode
+        self.agent_order = own.agent_order
+        self.max_concurrent = max_concurrent
+        self.poll_interval = poll_interval
+        self.orchestrator: Any = own if orchestrator is None else _checked(orchestrator, agent_order)
+        self.queue: TaskQueue | None = _chosen_queue(execution, conductor, queue)
+        self._runs: BackgroundRuns | None = None
+        if execution == "async" and self.queue is not None:
+            self._runs = BackgroundRuns(
+                conductor,
+                self.queue,
+                self.orchestrator,
+                max_concurrent=max_concurrent,
+                poll_interval=poll_interval,
+            )
+
+    async def execute(
+        self,
+        goal: str,
+        context: Mapping[str, Any] | None = None,
+        max_iterations: int = 100,
+        *,
+        outputs: Mapping[str, Any] | None = None,
+        resources: Mapping[str, Any] | None = None,
+        on_ask: Callable[..., Any] | None = None,  # noqa: ARG002  # for questions, which actors can't ask yet
+    ) -> Result:
+        """Run a goal now, and return its result.
+
+        If it is cancelled, so are the actors, and it returns when all have ended.
+
+        Args:
+            goal: What to run towards.
+            context: Values that actors may bind by name.
+            max_iterations: How many executions of actors it may take.
+            outputs: Outputs by actor, supplied instead of running it.
+            resources: Take the place of the conductor's, by name.
+            on_ask: Answers an actor's question.
+
+        Raises:
+            Exception: What an actor's last attempt raised, with a note, if its failure is not continued
+                from; `result_of(exc)` gives what was finished.
+            GraphError: The actors do not form a graph that can run with this context.
+            MaxIterationsExceeded: It would take more executions than it may.
+            ValueError: This workflow runs in async mode.
+        """
+        self._check_sync("execute")
+        given = _given(outputs=outputs, resources=resources)
+        result: Result = await self.orchestrator.run(goal, context, max_iterations, **given)
+        return result
+
+    def execute_stream(
+        self,
+        goal: str,
+        context: Mapping[str, Any] | None = None,
+        max_iterations: int = 100,
+        *,
+        outputs: Mapping[str, Any] | None = None,
+        resources: Mapping[str, Any] | None = None,
+    ) -> RunStream[Event]:
+        """Run a goal now, and return the stream of its events; the arguments are those of `execute`.
+
+        The run begins at the stream's first use. Use `async with`, which leaves nothing running.
+
+        Raises:
+            GraphError: The actors do not form a graph that can run with this context.
+            ValueError: This workflow runs in async mode.
+        """
+        self._check_sync("execute_stream")
+        given = _given(outputs=outputs, resources=resources)
+        stream = self.orchestrator.run_stream(goal, context, max_iterations, **given)
+        return stream if isinstance(stream, RunStream) else RunStream(_relaying(stream))
+
+    async def enqueue_task(
+        self,
+        goal: str,
+        context: Mapping[str, Any] | None = None,
+        priority: int = 3,
+        *,
+        max_iterations: int = 100,
+        **options: Unpack[EnqueueOptions],
+    ) -> str:
+        """Put a goal on the queue, for a worker to run in this workflow's mode and order, and return its id.
+
+        Once this returns, the goal survives what the queue's `durability` says. That it can run is checked
+        before anything is written.
+
+        Args:
+            goal: What to run towards.
+            context: Values that actors may bind by name, strict JSON.
+            priority: 1 (most urgent) to 5.
+            max_iterations: How many executions of actors the run may take.
+            **options: Those of `TaskQueue.enqueue`; the lane is the conductor's name unless given.
+
+        Raises:
+            GraphError: The actors do not form a graph that can run with this context.
+            PayloadError: The context is not strict JSON, or too large; says where.
+            QueueError: The queue refuses it; see `TaskQueue.enqueue`.
+            ValueError: An option is wrong, or this workflow runs in sync mode.
+        """
+        runs = self._background("enqueue_task")
+        return await runs.enqueue(goal, context, priority, max_iterations, options)
+
+    async def process_queue(
+        self,
+        max_tasks: int | None = None,
+        max_concurrent: int | None = None,
+        *,
+        lease_timeout: float = 30.0,
+        grace: float = 25.0,
+        drain: bool = False,
+        lanes: Sequence[str] | None = None,
+    ) -> int:
+        """Run queued goals until `stop_processing`, and return how many were settled.
+
+        If it is cancelled (by Ctrl-C, say), what runs is cancelled and given back to the queue at once.
+
+        Args:
+            max_tasks: How many goals to run at most; None for no bound.
+            max_concurrent: How many goals to run at once; None for the workflow's own.
+            lease_timeout: Seconds after which others take a goal over if this process dies.
+            grace: Seconds that running goals may take to finish after `stop_processing`.
+            drain: Return when nothing is ready and nothing runs here.
+            lanes: The lanes to take from; None for the conductor's name alone.
+
+        Raises:
+            StorageError: The store cannot be opened.
+            QueueClosed: The queue was closed.
+            ValueError: An argument is out of its range, or this workflow runs in sync mode.
+        """
+        return await self._background("process_queue").process(
+            max_tasks=max_tasks,
+            max_concurrent=max_concurrent,
+            lease_timeout=lease_timeout,
+            grace=grace,
+            drain=drain,
+            lanes=lanes,
+        )
+
+    def stop_processing(self, grace: float | None = None) -> None:
+        """Have `process_queue` claim no more, and end when what runs is done or, after the grace, released.
+
+        From any thread; calling it again with a shorter grace hurries. Without a `process_queue` under way,
+        and in sync mode, it does nothing.
+
+        Args:
+            grace: Seconds; None for what `process_queue` was given.
+        """
+        if self._runs is not None:
+            self._runs.stop(grace)
+
+    async def result(self, id: str, timeout: float | None = None) -> Result:  # noqa: A002  # a caller's word
+        """Wait until a queued goal is over, and return its result; from any process.
+
+        Args:
+            id: What `enqueue_task` returned.
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            TaskFailed, TaskCancelled: So it ended.
+            TaskNotFound: There is no such task, or it was deleted meanwhile.
+            TimeoutError: It is not over yet.
+            ValueError: This workflow runs in sync mode.
+        """
+        result: Result = await self._background("result").result(id, timeout)
+        return result
+
+    def stream(self, id: str, after: int = 0) -> AsyncIterator[Event]:  # noqa: A002
+        """Follow a queued goal: its events from the start, or after one of them, until it is over.
+
+        Any process may; stopping to iterate cancels nothing. See `stream_run`.
+
+        Args:
+            id: What `enqueue_task` returned.
+            after: The `seq` of the last event that was seen.
+
+        Raises:
+            TaskNotFound: There is no such task, or it was deleted meanwhile; raised while iterating.
+            ValueError: This workflow runs in sync mode.
+        """
+        return self._background("stream").stream(id, after)
+
+    async def cancel(self, id: str) -> bool:  # noqa: A002
+        """Cancel a queued goal, also a running one; return whether it was live. See `TaskQueue.cancel`.
+
+        Raises:
+            TaskNotFound: There is no such task.
+            ValueError: This workflow runs in sync mode.
+        """
+        return await self._background("cancel").cancel(id)
+
+    def _background(self, method: str) -> BackgroundRuns:
+        if self._runs is None:
+            raise ValueError(
+                f"{method}() works on a queue, but this workflow has execution='sync'. "
+                "Use execute() or execute_stream(); or make it with execution='async' and a queue."
+            )
+        return self._runs
+
+    def _check_sync(self, method: str) -> None:
+        if self.execution != "sync":
+            raise ValueError(
+                f"{method}() runs a goal now, but this workflow has execution='async'. "
+                "Use enqueue_task(), and process_queue() in a worker; or make it with execution='sync'."
+            )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Leave out what was not given: another orchestrator may not know it."""
+    return {name: each for name, each in options.items() if each is not None}
+
+
+def _checked(orchestrator: Orchestrator, order: Sequence[str] | None) -> Orchestrator:
+    for method in ("run", "run_stream"):
+        if not callable(getattr(orchestrator, method, None)):
+            raise TypeError(f"The orchestrator {orchestrator!r} has no {method}().")
+    if order is not None:
+        raise ValueError("agent_order is for jotty's own orchestrator. Leave it out beside orchestrator=.")
+    return orchestrator
+
+
+def _chosen_queue(execution: str, conductor: Conductor, queue: Any) -> Any:
+    """Return the queue of a workflow, and give it to a conductor that has none."""
+    if queue is not None and not isinstance(queue, TaskQueue):
+        raise TypeError(f"queue must be a TaskQueue, like SQLiteTaskQueue('tasks.db'), not {queue!r}.")
+    held = conductor.task_queue
+    if queue is not None and held is not None and queue is not held:
+        raise ValueError("The workflow and its conductor have different queues. Give it to one of them only.")
+    found = held if queue is None else queue
+    if execution == "async" and found is None:
+        raise ValueError(
+            "execution='async' needs a queue. "
+            "Pass queue=SQLiteTaskQueue('tasks.db'), or give the conductor one."
+        )
+    if execution == "async":
+        conductor.task_queue = found
+    return found
+
+
+def _relaying(events: Any) -> Callable[[Callable[[Event], None]], Any]:
+    """Run another orchestrator's stream as the work of one of ours."""
+
+    async def relay(tell: Callable[[Event], None]) -> Result:
+        result: Result | None = None
+        try:
+            async for event in events:
+                tell(event)
+                if event["type"] == "workflow_complete":
+                    result = event["result"]
+        finally:
+            close = getattr(events, "aclose", None)
+            if close is not None:
+                await close()
+        if result is None:
+            raise RuntimeError("The orchestrator's stream ended without an event 'workflow_complete'.")
+        return result
+
+    return relay

@@ -1,0 +1,454 @@
+"""Workflows in async execution: the same actors, from a queue."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+import pytest
+
+from jotty import (
+    Conductor,
+    Event,
+    MemoryTaskQueue,
+    Resource,
+    TaskStatus,
+    WorkflowMode,
+    actor,
+    stream_run,
+)
+from jotty.errors import GraphError, PayloadError, TaskCancelled, TaskFailed, TaskNotFound
+from jotty.testing import VirtualClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.anyio
+
+
+@actor
+async def research(goal: str, quarter: str) -> list[str]:
+    return [goal, quarter]
+
+
+@actor
+async def write(research: list[str]) -> AsyncIterator[str]:
+    for word in research:
+        yield f"{word} "
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def queue(clock: VirtualClock) -> MemoryTaskQueue:
+    return MemoryTaskQueue(clock=clock)
+
+
+def conductor(clock: VirtualClock, *actors: Any, **settings: Any) -> Conductor:
+    return Conductor(actors or [research, write], clock=clock, **settings)
+
+
+def workflow(
+    queue: MemoryTaskQueue, clock: VirtualClock, *actors: Any, mode: str = "dynamic", **settings: Any
+) -> WorkflowMode:
+    return WorkflowMode(conductor(clock, *actors, **settings), execution="async", queue=queue, mode=mode)
+
+
+async def drain(work: WorkflowMode, clock: VirtualClock) -> int:
+    async with clock.autojump():
+        return await work.process_queue(drain=True)
+
+
+async def test_a_queued_goal_gives_what_the_same_goal_gives_now(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    background = workflow(queue, clock)
+    now = await WorkflowMode(conductor(clock)).execute("report", {"quarter": "Q4"})
+
+    task_id = await background.enqueue_task("report", {"quarter": "Q4"})
+    await drain(background, clock)
+    later = await background.result(task_id)
+
+    assert later["final_output"] == now["final_output"] == "report Q4 "
+    assert later["actor_outputs"] == now["actor_outputs"]
+    assert later["success"]
+    assert later["metadata"]["run_id"] == task_id
+    assert later["metadata"]["path"] == now["metadata"]["path"]
+
+
+async def test_goals_run_by_priority_each_in_its_own_context(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    ran: list[str] = []
+
+    @actor
+    async def note(goal: str, quarter: str) -> str:
+        ran.append(goal)
+        return quarter
+
+    work = workflow(queue, clock, note)
+    ids = [await work.enqueue_task(f"p{number}", {"quarter": f"Q{number}"}, number) for number in (3, 1, 2)]
+    async with clock.autojump():
+        await work.process_queue(drain=True, max_concurrent=1)
+
+    assert ran == ["p1", "p2", "p3"]
+    assert [(await work.result(one))["final_output"] for one in ids] == ["Q3", "Q1", "Q2"]
+
+
+async def test_the_stream_of_a_background_run_can_be_replayed_from_any_event(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    work = workflow(queue, clock)
+    task_id = await work.enqueue_task("report", {"quarter": "Q4"})
+    followed: list[Event] = []
+
+    async def follow() -> None:
+        followed.extend([event async for event in work.stream(task_id)])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        await drain(work, clock)
+
+    kinds = [event["type"] for event in followed]
+    assert kinds == [
+        "workflow_start",
+        *("agent_start", "agent_complete"),
+        *("agent_start", "text_chunk", "text_chunk", "agent_complete"),
+        "workflow_complete",
+    ]
+    assert [event async for event in work.stream(task_id)] == followed
+    for number, event in enumerate(followed):
+        rest = [one async for one in stream_run(queue, task_id, after=event["seq"])]
+        assert rest == followed[number + 1 :]
+
+
+async def test_chunks_appear_while_the_actor_is_still_at_work(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    seen = anyio.Event()
+
+    @actor
+    async def slow(goal: str) -> AsyncIterator[str]:
+        yield goal
+        await seen.wait()
+        yield "!"
+
+    work = workflow(queue, clock, slow)
+    task_id = await work.enqueue_task("tell")
+
+    async def follow() -> None:
+        async for event in work.stream(task_id):
+            if event["type"] == "text_chunk":
+                seen.set()  # without it, the actor would never go on
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        await drain(work, clock)
+
+    assert (await work.result(task_id))["final_output"] == "tell!"
+
+
+async def test_a_failing_goal_is_tried_again_and_its_stream_ends_once(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    attempts: list[str] = []
+
+    @actor
+    async def flaky(goal: str) -> str:
+        attempts.append(goal)
+        if len(attempts) < 3:
+            raise ConnectionError("try me again")
+        return "third time"
+
+    work = workflow(queue, clock, flaky)
+    task_id = await work.enqueue_task("g", max_attempts=3)
+    await drain(work, clock)
+
+    assert (await work.result(task_id))["final_output"] == "third time"
+    events = [event["type"] async for event in work.stream(task_id)]
+    assert events.count("workflow_start") == 3
+    assert events.count("agent_error") == 2
+    assert [kind for kind in events if kind.startswith("workflow_") and kind != "workflow_start"] == [
+        "workflow_complete"
+    ]
+    assert events[-1] == "workflow_complete"
+
+
+async def test_a_goal_that_fails_for_good_tells_its_error(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    @actor
+    async def broken(research: list[str]) -> None:
+        raise ValueError(f"cannot use {research}")
+
+    work = workflow(queue, clock, research, broken)
+    task_id = await work.enqueue_task("g", {"quarter": "Q1"}, max_attempts=1)
+    await drain(work, clock)
+
+    with pytest.raises(TaskFailed, match="cannot use"):
+        await work.result(task_id)
+    events: list[Any] = [event async for event in work.stream(task_id)]
+    last = events[-1]
+    assert last["type"] == "workflow_error"
+    assert last["error"]["type"] == "ValueError"
+    assert last["result"]["actor_outputs"] == {"research": ["g", "Q1"]}
+
+
+async def test_a_goal_whose_failing_actor_is_continued_from_is_completed(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    @actor(on_error="continue")
+    async def broken(goal: str) -> None:
+        raise ValueError(goal)
+
+    work = workflow(queue, clock, research, broken)
+    task_id = await work.enqueue_task("g", {"quarter": "Q1"})
+    await drain(work, clock)
+
+    result = await work.result(task_id)
+    assert not result["success"]
+    assert [error["agent"] for error in result["errors"]] == ["broken"]
+
+
+async def test_an_output_that_is_no_json_fails_the_goal_at_once_and_names_the_actor(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    calls: list[str] = []
+
+    @actor
+    async def odd(goal: str) -> Any:
+        calls.append(goal)
+        return {"when": {1, 2}}
+
+    work = workflow(queue, clock, odd)
+    task_id = await work.enqueue_task("g", max_attempts=5)
+    await drain(work, clock)
+
+    with pytest.raises(TaskFailed, match=r"output of actor 'odd'.*\['when'\] is of type set") as failed:
+        await work.result(task_id)
+    assert failed.value.error["type"] == "PayloadError"
+    assert calls == ["g"]
+
+
+async def test_an_output_that_is_no_json_ends_a_long_run_early(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    @actor
+    async def odd(goal: str) -> Any:
+        return (goal,)
+
+    @actor
+    async def endless(odd: Any) -> None:
+        await anyio.sleep_forever()
+
+    work = workflow(queue, clock, odd, endless)
+    task_id = await work.enqueue_task("g")
+    await drain(work, clock)
+
+    with pytest.raises(TaskFailed, match="output of actor 'odd'"):
+        await work.result(task_id)
+
+
+async def test_a_running_goal_is_cancelled_and_its_actors_with_it(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    running, ended = anyio.Event(), anyio.Event()
+
+    @actor
+    async def endless(goal: str) -> None:
+        running.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    work = workflow(queue, clock, endless)
+    task_id = await work.enqueue_task("g")
+    async with anyio.create_task_group() as group:
+        group.start_soon(work.process_queue)
+        await running.wait()
+        assert await work.cancel(task_id)
+        await ended.wait()
+        with pytest.raises(TaskCancelled):
+            await work.result(task_id)
+        work.stop_processing()
+
+    events: list[Any] = [event async for event in work.stream(task_id)]
+    before, last = events[-2:]
+    assert before["type"] == "agent_cancelled"
+    assert (last["type"], last["error"]["type"]) == ("workflow_error", "TaskCancelled")
+    assert not await work.cancel(task_id)
+
+
+async def test_the_task_carries_its_mode_and_order_to_any_worker_of_its_lane(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    @actor
+    async def first(goal: str) -> str:
+        return "first"
+
+    @actor
+    async def second(goal: str) -> str:
+        return "second"
+
+    players = conductor(clock, first, second)
+    static = WorkflowMode(
+        players, execution="async", queue=queue, mode="static", agent_order=["second", "first"]
+    )
+    dynamic = WorkflowMode(players, execution="async", queue=queue)
+    task_id = await static.enqueue_task("g")
+    await drain(dynamic, clock)
+
+    result = await dynamic.result(task_id)
+    assert result["metadata"]["path"] == ["second", "first"]
+    assert result["final_output"] == "first"
+
+
+async def test_two_workflows_share_a_store_by_their_lanes(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    @actor
+    async def say(goal: str) -> str:
+        return f"said {goal}"
+
+    talk, report = workflow(queue, clock, say, name="talk"), workflow(queue, clock, name="report")
+    said = await talk.enqueue_task("hello")
+    reported = await report.enqueue_task("g", {"quarter": "Q1"})
+    assert await drain(talk, clock) == 1
+
+    assert (await talk.result(said))["final_output"] == "said hello"
+    waiting = await queue.get(reported)
+    assert waiting is not None
+    assert (waiting.status, waiting.lane) == (TaskStatus.PENDING, "report")
+
+
+async def test_resources_are_entered_once_a_worker_or_once_a_run(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    class Counting(AbstractAsyncContextManager["Counting"]):
+        def __init__(self) -> None:
+            self.opened = self.closed = 0
+
+        async def __aenter__(self) -> Self:
+            self.opened += 1
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            self.closed += 1
+
+    shared, fresh = Counting(), Counting()
+
+    @actor
+    async def use(goal: str, http: Counting, session: Counting) -> list[int]:
+        return [http.opened, session.opened - session.closed]
+
+    resources = {"http": lambda: shared, "session": Resource(lambda: fresh, scope="run")}
+    work = workflow(queue, clock, use, resources=resources)
+    ids = [await work.enqueue_task(f"g{number}") for number in range(3)]
+    await drain(work, clock)
+
+    for one in ids:
+        assert (await work.result(one))["final_output"][0] == 1
+    assert (shared.opened, shared.closed) == (1, 1)
+    assert (fresh.opened, fresh.closed) == (3, 3)
+
+
+async def test_bad_input_is_refused_before_anything_is_written(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    work = workflow(queue, clock)
+
+    with pytest.raises(GraphError, match="quarter"):
+        await work.enqueue_task("g")
+    with pytest.raises(PayloadError) as refused:
+        await work.enqueue_task("g", {"quarter": "Q1", "frame": [0, 1, 2, {"a"}]})
+    assert refused.value.path == "context['frame'][3]"
+    for priority in (0, True, "high", 6, 1.0, None):
+        with pytest.raises(ValueError, match="priority"):
+            await work.enqueue_task("g", {"quarter": "Q1"}, priority)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="jotty"):
+        await work.enqueue_task("g", {"quarter": "Q1"}, metadata={"jotty": 1})
+    with pytest.raises(TypeError, match="prio"):
+        await work.enqueue_task("g", {"quarter": "Q1"}, prio=1)  # type: ignore[call-arg]
+    with pytest.raises(TaskNotFound):
+        await work.result("no such id")
+    assert (await queue.stats()).lanes == {}
+
+
+async def test_a_call_of_the_other_execution_names_the_right_one(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    later, now = workflow(queue, clock), WorkflowMode(conductor(clock))
+
+    with pytest.raises(ValueError, match="enqueue_task"):
+        await later.execute("g")
+    with pytest.raises(ValueError, match="enqueue_task"):
+        later.execute_stream("g")
+    with pytest.raises(ValueError, match="execute"):
+        await now.enqueue_task("g")
+    with pytest.raises(ValueError, match="execute"):
+        await now.process_queue()
+    now.stop_processing()
+    with pytest.raises(ValueError, match="queue"):
+        WorkflowMode(conductor(clock), execution="async")
+
+
+async def test_a_conductor_with_a_queue_needs_no_workflow(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    players = conductor(clock, task_queue=queue)
+    task_id = await players.enqueue_goal("g", {"quarter": "Q2"}, priority=1)
+    async with clock.autojump():
+        await players.process_queue(drain=True)
+
+    assert (await queue.result(task_id))["final_output"] == "g Q2 "
+    with pytest.raises(RuntimeError, match="task_queue="):
+        await conductor(clock).enqueue_goal("g", {"quarter": "Q2"})
+    with pytest.raises(ValueError, match="different queues"):
+        WorkflowMode(players, execution="async", queue=MemoryTaskQueue())
+
+
+async def test_a_foreign_orchestrator_runs_queued_goals(queue: MemoryTaskQueue, clock: VirtualClock) -> None:
+    class Foreign:
+        async def run(self, goal: str, context: Any, max_iterations: int) -> Any:
+            raise NotImplementedError
+
+        async def run_stream(self, goal: str, context: Any, max_iterations: int) -> AsyncIterator[Any]:
+            yield {"type": "text_chunk", "seq": 1, "agent": "foreign", "text": goal}
+            if goal == "breaks off":
+                return
+            result = {"success": True, "final_output": goal.upper(), "errors": [], "metadata": {}}
+            yield {"type": "workflow_complete", "result": {**result, "actor_outputs": {}}}
+
+    work = WorkflowMode(conductor(clock), execution="async", queue=queue, orchestrator=Foreign())
+    good, bad = await work.enqueue_task("shout"), await work.enqueue_task("breaks off")
+    await drain(work, clock)
+
+    assert (await work.result(good))["final_output"] == "SHOUT"
+    assert [event["type"] async for event in work.stream(good)] == ["text_chunk", "workflow_complete"]
+    with pytest.raises(TaskFailed, match="workflow_complete"):
+        await work.result(bad)
+
+
+async def test_cancelling_the_worker_gives_the_goal_back(queue: MemoryTaskQueue, clock: VirtualClock) -> None:
+    running = anyio.Event()
+
+    @actor
+    async def endless(goal: str) -> None:
+        running.set()
+        await anyio.sleep_forever()
+
+    work = workflow(queue, clock, endless)
+    task_id = await work.enqueue_task("g")
+    async with anyio.create_task_group() as group:
+        group.start_soon(work.process_queue)
+        await running.wait()
+        group.cancel_scope.cancel()
+
+    task = await queue.get(task_id)
+    assert task is not None
+    assert (task.status, task.attempt) == (TaskStatus.PENDING, 0)
