@@ -155,7 +155,7 @@ class ActorError(JottyError):
     def __init__(self, actor: str) -> None:
         self.actor = actor
         super().__init__(
-            f"The actor {actor!r} cancelled itself. Raise an ordinary exception to fail, return End() to stop."
+            f"Actor {actor!r} cancelled itself. Raise an ordinary exception to fail, return End() to stop."
         )
 
 

@@ -428,6 +428,29 @@ async def test_what_waits_for_room_does_not_start_when_the_caller_is_cancelled()
     assert ["workflow_start", "agent_start", "agent_cancelled"] == [event["type"] for event in events]
 
 
+async def test_what_ends_well_after_the_caller_was_cancelled_starts_nothing(clock: VirtualClock) -> None:
+    events: list[Any] = []
+
+    @actor
+    async def waits() -> None:
+        await clock.sleep(100)
+
+    @actor
+    async def ends_well() -> None:
+        with anyio.CancelScope(shield=True):
+            await clock.sleep(5)
+
+    @actor
+    async def after(ends_well: None) -> None: ...
+
+    run = GraphOrchestrator(Conductor([waits, ends_well, after], clock=clock)).prepare("goal")
+    async with clock.autojump():
+        with clock.timeout(1):
+            await run.execute(events.append)
+
+    assert ["agent_start"] * 2 + ["agent_cancelled"] * 2 == [event["type"] for event in events[1:]]
+
+
 async def test_nothing_starts_once_the_caller_is_cancelled(clock: VirtualClock) -> None:
     log = []
 

@@ -417,6 +417,22 @@ async def test_an_exception_of_a_thread_is_the_actors(watch: Watch) -> None:
     assert (2,) == run.error.args
 
 
+async def test_listeners_are_called_on_the_event_loop_whatever_thread_tells() -> None:
+    threads = []
+
+    @actor
+    def speaks(ctx: Any) -> None:
+        ctx.text("from a thread")
+
+    await (
+        GraphOrchestrator(Conductor([speaks]))
+        .prepare("goal")
+        .execute(lambda _: threads.append(threading.get_ident()))
+    )
+
+    assert [threading.get_ident()] * 5 == threads
+
+
 async def test_what_a_thread_tells_comes_in_order_and_before_its_end(watch: Watch) -> None:
     @actor
     def speaks(ctx: Any) -> str:

@@ -347,7 +347,7 @@ async def test_resources_are_entered_once_and_left_in_reverse(watch: Watch) -> N
         two,
         settings={"resources": resources},
         resources={"http": "fake", "limit": 0},
-        shared={"db": "shared"},
+        shared={"db": "shared", "http": "hidden"},
     )
 
     assert "fake shared 0 fake" == replaced.output

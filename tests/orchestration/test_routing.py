@@ -92,6 +92,32 @@ async def test_a_goto_cancels_and_awaits_what_descends_from_its_target(
     assert [13.0] == [run.events[-1]["time"] - run.events[0]["time"]]
 
 
+async def test_what_is_still_ending_takes_up_room(watch: Watch, clock: VirtualClock) -> None:
+    going_on, most = [0], [0]
+
+    def busy(name: str, seconds: float, outcome: Any = None) -> Any:
+        async def work() -> Any:
+            going_on[0] += 1
+            most[0] = max(most[0], going_on[0])
+            try:
+                await clock.sleep(seconds)
+            except anyio.get_cancelled_exc_class():
+                with anyio.CancelScope(shield=True):
+                    await clock.sleep(5)
+                raise
+            finally:
+                going_on[0] -= 1
+            return outcome
+
+        return actor(work, name=name, depends_on=[] if name in {"first", "changes"} else ["first"])
+
+    names = [busy("first", 0), busy("changes", 1, Goto("slow")), busy("slow", 3), busy("a", 1), busy("b", 1)]
+    run = await watch(*names, settings={"max_parallel": 2})
+
+    assert 2 == most[0]
+    assert ["first", "changes", "slow", "a", "b", "slow"] == run.path
+
+
 async def test_a_late_result_of_a_cancelled_execution_is_dropped(watch: Watch, clock: VirtualClock) -> None:
     values = iter(["late", "right"])
 
@@ -200,6 +226,22 @@ async def test_a_target_waits_for_its_parents(watch: Watch, clock: VirtualClock)
 
     assert "slow!" == run.output
     assert ["slow", "hurry", "target"] == run.path
+
+
+async def test_inputs_of_a_goto_take_the_place_of_an_absent_output(watch: Watch) -> None:
+    @actor(when=lambda: False)
+    async def facts() -> str:
+        return "never"
+
+    @actor
+    async def write(facts: str) -> str:
+        return facts
+
+    @actor
+    async def help_out(goal: str) -> Any:
+        return Goto("write", facts="made up")
+
+    assert "made up" == (await watch(facts, write, help_out)).output
 
 
 async def test_a_goto_to_oneself_runs_again(watch: Watch) -> None:

@@ -285,11 +285,3 @@ def test_an_actor_never_runs_beside_itself(nodes: list[Router], backend: str) ->
             running.remove(event["agent"])
 
     assert set() == running
-
-
-@settings(max_examples=60, deadline=None)
-@given(nodes=routers(), bound=st.integers(1, 2))
-def test_executions_that_are_still_ending_take_up_room(nodes: list[Router], bound: int, backend: str) -> None:
-    _, events = anyio.run(_routed, nodes, bound, backend=backend)
-
-    assert bound >= most_at_once(events)

@@ -28,7 +28,7 @@ class Dataflow:
         outputs: The outputs that there are, by node.
         previous: The last output of each actor, by its name, also from earlier rounds.
         rounds: How often a Goto has reset a node.
-        calls: The inputs of a Goto that its target, by name, has not been settled with yet.
+        calls: The inputs of the Goto that began the present round of a node, by its target.
         running: The nodes that were taken and are not settled.
         unsettled: The nodes that have not come to anything in this round.
         stopping: The nodes of which an execution was cancelled and has not ended yet.
@@ -99,9 +99,10 @@ class Dataflow:
         Returns:
             The nodes whose running executions must be cancelled; `stopped` is due for each.
         """
-        if name in self._ready:
+        if name in self.running:
+            self.running.remove(name)
+        elif name in self._ready:
             self._ready.remove(name)
-        self.running.discard(name)
         if isinstance(outcome, Goto):
             return self._go(name, outcome)
         if isinstance(outcome, (Output, End)):
@@ -132,7 +133,6 @@ class Dataflow:
 
     def _settle(self, name: str) -> None:
         self.unsettled.discard(name)
-        self.calls.pop(name, None)
         for child in self.graph.nodes[name].children:
             self._waits[child] -= 1
             if not self._waits[child] and self._may_start(child):
@@ -145,8 +145,8 @@ class Dataflow:
         return not self.stopping or self.stopping.isdisjoint(self.graph.closure(name))
 
     def _count(self, name: str) -> int:
-        parents = sum(parent in self.unsettled for parent in self.graph.nodes[name].parents)
-        return parents + (name in self._idle)
+        parents = self.graph.nodes[name].parents
+        return len(self.unsettled.intersection(parents)) + (name in self._idle)
 
     def _release(self) -> None:
         """Settle what nobody asked for, if it waits for nothing else.

@@ -172,8 +172,9 @@ class Run:
 
     def _has_room(self) -> bool:
         bound = self._options.max_parallel
-        busy = len(self._flow.running) + len(self._flow.stopping)
-        return not self._is_stopped and (bound is None or busy < bound)
+        if self._is_stopped or bound is None:
+            return not self._is_stopped
+        return len(self._flow.running) + len(self._flow.stopping) < bound
 
     def _admit(self, node: Node) -> Execution | None:
         """Make an execution of a ready node, or settle it at once if it is not to run."""
@@ -226,8 +227,6 @@ class Run:
         else:
             self._tell_complete(execution, outcome, seconds)
             self._cancel(self._flow.fold(name, outcome))
-        if self._flow.ended is not None:
-            self._stop()
         return self._advance()
 
     def _tell_complete(self, execution: Execution, outcome: Done, seconds: float) -> None:
@@ -254,14 +253,12 @@ class Run:
             self._flow.fold(node.name, Failed(exc))
             return
         annotate(exc, f"Raised by actor {node.name!r}, attempt {attempt}, of run {self._options.run_id}.")
-        self._failure_info = self._failure_info or error
+        self._failure_info = error
         self._give_up(exc)
 
     def _give_up(self, exc: BaseException) -> None:
-        self._failure = self._failure or exc
-        self._stop()
-
-    def _stop(self) -> None:
+        """End the run; from now on nothing is settled, so this happens once."""
+        self._failure = exc
         self._halt()
         self._group.cancel_scope.cancel()
 

@@ -244,7 +244,7 @@ class QueueBackend(ABC):
 
         An id stands in a batch at most once. A swap that makes a task terminal frees its key and removes its
         outgoing edges; each blocked child with no edge left, or whose parent did not complete, is `fired`.
-        One that makes a task blocked records its edges as `insert` does.
+        One that makes or leaves a task blocked records its edges as `insert` does.
         """
 
     async def turn(self, changes: Sequence[Change], request: ClaimRequest) -> tuple[list[Swapped], Claimed]:

@@ -84,14 +84,18 @@ def inserted(head: Head, *, seq: int, now: int, depends_on: tuple[str, ...]) -> 
 
 
 def needs_edges(head: Head) -> bool:
-    """Whether a backend must watch the dependencies of this task, which becomes blocked as it stands here."""
+    """Whether a backend that writes this head must (again) watch the task's dependencies.
+
+    Again, because an edge is gone once its parent has ended, and that parent may have been retried since.
+    """
     return head.status is S.BLOCKED and not head.awaiting
 
 
-def is_fired_by(dependencies: Iterable[TaskStatus]) -> bool:
-    """Whether policy must look at a blocked task at once: no dependency is live, or one did not complete."""
+def is_fired_by(head: Head, dependencies: Iterable[TaskStatus]) -> bool:
+    """Whether policy must look at a blocked task at once: no dependency is live, or one has broken it."""
     states = list(dependencies)
-    return all(one in TERMINAL for one in states) or any(one in {S.FAILED, S.CANCELLED} for one in states)
+    is_broken = any(one in {S.FAILED, S.CANCELLED} for one in states)
+    return all(one in TERMINAL for one in states) or (is_broken and head.on_dependency != "run")
 
 
 def claimed(head: Head, *, worker: str, now: int, lease_us: int) -> Head:

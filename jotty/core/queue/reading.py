@@ -13,7 +13,7 @@ from .backend import Query
 from .clock import MICROSECONDS, Clock, microseconds
 from .journal import JournalEntry, parse
 from .record import task_from
-from .task import Task, TaskStatus, check_count, check_seconds
+from .task import Task, TaskStatus, check_count, check_name, check_seconds, may_exist
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -104,7 +104,7 @@ class QueueReader:
     async def get(self, id: str) -> Task | None:  # noqa: A002 - the word a caller uses
         """Return a task, or None if there is none with this id."""
         backend = await self._open()
-        record = (await backend.get([id]))[0]
+        record = (await backend.get([id]))[0] if may_exist(id) else None
         return task_from(record) if record else None
 
     async def tasks(
@@ -118,8 +118,14 @@ class QueueReader:
         """Iterate over the tasks that fulfil every condition, in the order of enqueue, reading in pages.
 
         A task that changes meanwhile may be seen as it was or as it is.
+
+        Raises:
+            ValueError: There is no such status, or a filter is no name.
         """
         statuses = None if status is None else (TaskStatus(status),)
+        for kind, name in (("lane", lane), ("tag", tag), ("key", key)):
+            if name is not None:
+                check_name(kind, name)
         backend = await self._open()
         after = 0
         while True:
@@ -162,6 +168,7 @@ class QueueReader:
         """
         if timeout is not None:
             check_seconds("timeout", timeout)
+        await self._existing(id, payload=False)
         backend = await self._open()
         deadline = None if timeout is None else self._clock.now() + microseconds(timeout)
         mark = await backend.wait(f"task:{id}", -1, 0)
@@ -189,6 +196,7 @@ class QueueReader:
             TaskNotFound: There is no such task, or it was deleted meanwhile.
         """
         check_count("after", after, least=0)
+        await self._existing(id, payload=False)
         backend = await self._open()
         while True:
             mark = await backend.wait(f"task:{id}", -1, 0)
@@ -203,7 +211,7 @@ class QueueReader:
 
     async def _existing(self, task_id: str, *, payload: bool = True) -> Task:
         backend = await self._open()
-        record = (await backend.get([task_id], payload=payload))[0]
+        record = (await backend.get([task_id], payload=payload))[0] if may_exist(task_id) else None
         if record is None:
             raise TaskNotFound(task_id)
         return task_from(record)

@@ -165,8 +165,7 @@ class QueueState:
             return Swapped(Outcome.KEY_TAKEN, self._record(owner, payload=False))
         if not head.run_at:
             head = attrs.evolve(head, run_at=now)
-        if head.status is not old.status:
-            head = self._watch(head)
+        head = self._watch(head)
         if change.record.outcome is not None:
             self._outcomes[head.id] = change.record.outcome
         if change.entries:
@@ -196,7 +195,7 @@ class QueueState:
     # Edges
 
     def _watch(self, head: Head) -> Head:
-        """Record the edges of a task that is becoming blocked, and have policy look if nothing holds it."""
+        """Record the edges of a task that is blocked, and have policy look at it if nothing holds it."""
         if not lifecycle.needs_edges(head):
             return head
         live = {one for one in head.depends_on if (parent := self._heads.get(one)) and parent.status in LIVE}
@@ -204,7 +203,7 @@ class QueueState:
             self._children.setdefault(parent_id, {})[head.id] = None
         self._parents[head.id] = live
         states = [self._heads[one].status for one in head.depends_on if one in self._heads]
-        return attrs.evolve(head, due=0) if lifecycle.is_fired_by(states) else head
+        return attrs.evolve(head, due=0) if lifecycle.is_fired_by(head, states) else head
 
     def _fire_children(self, parent: Head) -> tuple[str, ...]:
         fired = []

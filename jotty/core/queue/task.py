@@ -27,6 +27,7 @@ __all__ = [
     "check_priority",
     "check_seconds",
     "from_microseconds",
+    "may_exist",
 ]
 
 T = TypeVar("T")
@@ -252,6 +253,21 @@ def check_name(kind: str, name: object) -> None:
         raise ValueError(
             f"{kind} must be 1 to {MAX_NAME} printable characters without space at the ends, not {name!r}."
         )
+
+
+def may_exist(task_id: str) -> bool:
+    """Tell whether a store can hold a task with this id: text that UTF-8 can write.
+
+    Raises:
+        TypeError: It is no text.
+    """
+    if not isinstance(task_id, str):
+        raise TypeError(f"A task's id is a text, not {task_id!r}.")
+    try:
+        task_id.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_lanes(lanes: Sequence[str]) -> tuple[str, ...]:

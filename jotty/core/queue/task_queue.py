@@ -18,6 +18,7 @@ from jotty.errors import (
     KeyInUse,
     LeaseLost,
     QueueError,
+    TaskNotFound,
 )
 
 from . import journal, lifecycle, settlement
@@ -42,6 +43,7 @@ from .task import (
     check_priority,
     check_seconds,
     from_microseconds,
+    may_exist,
 )
 
 if TYPE_CHECKING:
@@ -177,6 +179,9 @@ class TaskQueue(QueueReader):
         if not batch:
             return []
         records = self._new_records(batch, payloads)
+        for parent in (one for record in records for one in record.head.depends_on):
+            if not may_exist(parent):
+                raise TaskNotFound(parent)
         stored = await backend.insert(records, limit=self._max_size)
         due = [record.head for record in stored if record.head.due == 0]
         if due:
@@ -468,7 +473,7 @@ class TaskQueue(QueueReader):
             InvalidState: The task is live.
         """
         backend = await self._open()
-        while record := (await backend.get([id], payload=False))[0]:
+        while may_exist(id) and (record := (await backend.get([id], payload=False))[0]):
             head = record.head
             if head.status in LIVE:
                 raise InvalidState(id, head.status, "delete", "it is live. Cancel it first")

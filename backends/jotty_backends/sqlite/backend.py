@@ -1,0 +1,290 @@
+"""`SQLiteBackend`, and the `SQLiteTaskQueue` over it."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote, unquote
+
+from jotty.core.queue import (
+    MAX_PAYLOAD,
+    Change,
+    Claimed,
+    ClaimRequest,
+    Clock,
+    Durability,
+    Query,
+    QueueBackend,
+    Record,
+    Swapped,
+    TaskQueue,
+    Topics,
+)
+from jotty.core.queue.task import check_seconds
+from jotty.errors import QueueClosed, StorageError
+
+from .schema import connect
+from .steady import SteadyClock
+from .tables import Tables
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jotty.core.queue import Random, TaskStatus
+
+    from .lock import FileLock
+
+__all__ = ["SQLiteBackend", "SQLiteTaskQueue"]
+
+T = TypeVar("T")
+BUSY_TIMEOUT: Final = 5.0
+
+# Handles on one file in this process find each other here, and wake each other at once.
+_topics: weakref.WeakValueDictionary[str, Topics] = weakref.WeakValueDictionary()
+
+
+def _durability(text: str) -> Durability:
+    levels: dict[str, Durability] = {"process": "process", "power": "power"}
+    if text not in levels:
+        raise ValueError(f"durability must be 'process' or 'power', not {text!r}.")
+    return levels[text]
+
+
+def _busy_timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(f"busy_timeout must be a number of seconds, not {text!r}.") from None
+    check_seconds("busy_timeout", seconds)
+    return seconds
+
+
+class SQLiteBackend(QueueBackend):
+    """A `QueueBackend` in a SQLite file, for any number of processes of one machine.
+
+    A thread of its own has the connection, and commits what waits together as one transaction. Beside the
+    file stands a lock file, named like it with `-lock` at the end, which makes the processes take turns. All
+    are readable by their owner alone. The directory must exist; a symbolic link is refused. After a fork the
+    child must open a handle of its own.
+
+    Args:
+        path: The database file, created at `open`; relative to the working directory of this moment.
+        durability: What a returned write survives: "process" (kill -9 of every process) or "power" (loss of
+            power as well, at the price of an fsync for each group of writes).
+        busy_timeout: Seconds after which a call fails that others keep from the database.
+        clock: Another source of time than the store's own.
+
+    Raises:
+        ValueError: An argument is wrong.
+    """
+
+    scheme = "sqlite"
+    options = {"durability": _durability, "busy_timeout": _busy_timeout}  # noqa: RUF012 - as the base declares it
+    capabilities = frozenset({"event_loops"})
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "process",
+        busy_timeout: float = BUSY_TIMEOUT,
+        clock: Clock | None = None,
+    ) -> None:
+        named = os.fspath(path)
+        if not named or named == ":memory:" or "\0" in named:
+            raise ValueError(f"path must name a file, not {named!r}. For a queue in memory, use 'memory:'.")
+        check_seconds("busy_timeout", busy_timeout)
+        self.durability = _durability(durability)
+        self.url = f"sqlite:///{quote(named)}"
+        self._path = str(Path(named).absolute())
+        self._busy_timeout = busy_timeout
+        self._clock: Clock = clock or SteadyClock()
+        self._topics = _topics.setdefault(os.path.realpath(self._path), Topics())
+        self._writer: Writer | None = None
+        self._is_closed = False
+
+    @classmethod
+    def from_url(cls, location: str, *, clock: Clock | None = None, **options: Any) -> SQLiteBackend:
+        """Make a handle on `///relative.db` or `////absolute.db`; percent-encoding is undone."""
+        path = unquote(location.removeprefix("///"))
+        if not location.startswith("///") or not path:
+            raise ValueError(
+                f"sqlite:{location} names no file. Write sqlite:///relative.db or sqlite:////absolute.db."
+            )
+        return cls(path, clock=clock, **options)
+
+    async def open(self) -> None:
+        """Create the store, or check that it is one; again does nothing.
+
+        Raises:
+            SchemaError: The file is of another version, or of another program; nothing was written.
+            StoreCorrupt: The file is no database or a damaged one; nothing was written.
+            StorageError: Its directory is missing, it is a symbolic link, or the system refuses it.
+        """
+        if self._is_closed:
+            raise QueueClosed(self.url)
+        if self._writer is None or self._writer.is_ended:
+            # the thread must not refer to this handle, which would then live for ever if it is not closed
+            open_tables = partial(
+                _open_tables,
+                self._path,
+                self.url,
+                durability=self.durability,
+                patience=self._busy_timeout,
+                clock=self._clock,
+            )
+            self._writer = Writer(open_tables, url=self.url, topics=self._topics, patience=self._busy_timeout)
+            weakref.finalize(self, self._writer.stop).atexit = False
+        await self._read(lambda _: None)
+
+    async def aclose(self) -> None:
+        """Finish the calls under way, end the thread and close the file; again does nothing."""
+        self._is_closed = True
+        writer = self._writer
+        if writer is None or writer.is_inherited:
+            return
+        self._topics.bump_all()
+        with self._clock.hold():
+            await writer.aclose()
+
+    def clone(self) -> SQLiteBackend:
+        """Return another handle on the same file, with a connection and a thread of its own."""
+        twin = SQLiteBackend(
+            self._path, durability=self.durability, busy_timeout=self._busy_timeout, clock=self._clock
+        )
+        twin.url = self.url
+        return twin
+
+    def now(self) -> int:
+        """Return the store's time."""
+        return self._clock.now()
+
+    async def insert(self, records: Sequence[Record], *, limit: int | None = None) -> list[Record]:
+        """Store new tasks, all or none."""
+        return await self._write(lambda tables: tables.insert(records, limit))
+
+    async def claim(self, request: ClaimRequest) -> Claimed:
+        """Give ready tasks to a worker."""
+        topics = self._topics
+        return await self._write(
+            lambda tables: tables.claim(request, topics.mark),
+            lambda tables, claimed: tables.give_back(claimed),
+        )
+
+    async def swap(self, changes: Sequence[Change]) -> list[Swapped]:
+        """Replace tasks whose version is as expected."""
+        return await self._write(lambda tables: tables.swap(changes))
+
+    async def turn(self, changes: Sequence[Change], request: ClaimRequest) -> tuple[list[Swapped], Claimed]:
+        """Swap, then claim, in one transaction."""
+        topics = self._topics
+        return await self._write(
+            lambda tables: (tables.swap(changes), tables.claim(request, topics.mark)),
+            lambda tables, turned: tables.give_back(turned[1]),
+        )
+
+    async def extend(self, leases: Sequence[tuple[str, int]], us: int) -> list[Record | None]:
+        """Renew leases."""
+        return await self._write(lambda tables: tables.extend(leases, us))
+
+    async def get(self, ids: Sequence[str], *, payload: bool = True) -> list[Record | None]:
+        """Return tasks by id."""
+        return await self._read(lambda tables: tables.get(ids, payload=payload))
+
+    async def find(self, query: Query) -> list[Record]:
+        """Return a page of the tasks that match."""
+        return await self._read(lambda tables: tables.find(query))
+
+    async def count(self) -> Mapping[tuple[str, TaskStatus], int]:
+        """Return how many tasks there are by (lane, status)."""
+        return await self._read(lambda tables: tables.count())
+
+    async def append(self, task_id: str, lease: int, entries: Sequence[bytes]) -> int:
+        """Append to the journal of a task in progress under this lease."""
+        return await self._write(lambda tables: tables.append(task_id, lease, entries))
+
+    async def read(self, task_id: str, after: int = 0, limit: int = 1000) -> list[tuple[int, bytes]]:
+        """Return journal entries after a number."""
+        return await self._read(lambda tables: tables.read(task_id, after, limit))
+
+    async def delete(self, targets: Sequence[tuple[str, int]]) -> list[bool]:
+        """Delete terminal tasks."""
+        return await self._write(lambda tables: tables.delete(targets))
+
+    async def wait(self, topic: str, mark: int, timeout: float) -> int:
+        """Wait for a change of the topic; one of another process is seen within milliseconds."""
+        with self._open_writer().watching():
+            mark = await self._topics.wait(topic, mark, timeout, self._clock)
+        self._open_writer()
+        return mark
+
+    async def _write(self, step: Callable[[Tables], T], undo: Callable[[Tables, T], None] | None = None) -> T:
+        with self._clock.hold():
+            return await self._open_writer().perform(step, undo=undo)
+
+    async def _read(self, step: Callable[[Tables], T]) -> T:
+        with self._clock.hold():
+            return await self._open_writer().perform(step, writes=False)
+
+    def _open_writer(self) -> Writer:
+        if self._is_closed:
+            raise QueueClosed(self.url)
+        if self._writer is None:
+            raise StorageError(self.url, "it is not open. Await open() first.")
+        if self._writer.is_inherited:
+            raise StorageError(
+                self.url, "it was opened before a fork. Open a queue anew in the child process."
+            )
+        return self._writer
+
+
+def _open_tables(
+    path: str, url: str, news: Callable[[], None], *, durability: Durability, patience: float, clock: Clock
+) -> tuple[Tables, FileLock]:
+    """Open the store; called in the writer's thread."""
+    connection, lock = connect(path, url, news, durability=durability, patience=patience)
+    try:
+        if isinstance(clock, SteadyClock):
+            clock.anchor(connection)
+        # from here on the patience is the writer's, who serves readers meanwhile
+        connection.execute("PRAGMA busy_timeout = 50")
+    except BaseException:
+        connection.close()
+        lock.close()
+        raise
+    return Tables(connection, clock.now), lock
+
+
+class SQLiteTaskQueue(TaskQueue):
+    """A `TaskQueue` in a SQLite file, shared by any number of processes of one machine.
+
+    Args:
+        db_path: The database file, created at first use.
+        durability: What a returned write survives: "process" (kill -9) or "power" (loss of power as well).
+        clock: Another source of time, for tests.
+        random: Where ids and jitter come from.
+        max_size: The most live tasks; None for no bound.
+        max_payload: The most bytes of JSON a task, a result or a journal entry may have.
+    """
+
+    def __init__(
+        self,
+        db_path: str | os.PathLike[str] = "tasks.db",
+        *,
+        durability: Durability = "process",
+        clock: Clock | None = None,
+        random: Random | None = None,
+        max_size: int | None = None,
+        max_payload: int = MAX_PAYLOAD,
+    ) -> None:
+        super().__init__(
+            SQLiteBackend(db_path, durability=durability, clock=clock),
+            clock=clock,
+            random=random,
+            max_size=max_size,
+            max_payload=max_payload,
+        )

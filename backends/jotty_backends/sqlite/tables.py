@@ -1,0 +1,381 @@
+"""`QueueState` in SQL: the same steps on a connection, each a part of the transaction it is called in."""
+
+from __future__ import annotations
+
+import json
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from jotty.core.queue import (
+    Change,
+    Claimed,
+    ClaimRequest,
+    Head,
+    Outcome,
+    Query,
+    Record,
+    Swapped,
+    TaskStatus,
+    lifecycle,
+    topics_of,
+)
+from jotty.core.queue.record import change
+from jotty.core.queue.task import LIVE
+from jotty.errors import LeaseLost, QueueFull, TaskNotFound
+
+from .rows import COLUMNS, REWRITTEN, Row, head_of, row_of
+from .searches import LIVE_SQL, MOST, PICK, SOONEST, search
+from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Tables"]
+
+_WIDTH: Final = len(COLUMNS)
+_REWRITTEN_FROM: Final = _WIDTH - len(REWRITTEN)
+_HEAD: Final = ", ".join(f"t.{name}" for name in COLUMNS)
+_HEADS: Final = f"SELECT {_HEAD}, NULL, o.data"
+_WHOLE: Final = f"SELECT {_HEAD}, p.data, o.data"
+_JOIN_OUTCOME: Final = "LEFT JOIN outcomes o ON o.task = t.seq"
+_JOIN_BOTH: Final = f"{_JOIN_OUTCOME} LEFT JOIN payloads p ON p.task = t.seq"
+_BY_ID: Final = f"{_HEADS} FROM tasks t {_JOIN_OUTCOME} WHERE t.id = ?"
+_BY_SEQ: Final = f"{_HEADS} FROM tasks t {_JOIN_OUTCOME} WHERE t.seq = ?"
+_WHOLE_BY_ID: Final = f"{_WHOLE} FROM tasks t {_JOIN_BOTH} WHERE t.id = ?"
+_WHOLE_BY_SEQ: Final = f"{_WHOLE} FROM tasks t {_JOIN_BOTH} WHERE t.seq = ?"
+_OWNER: Final = f"SELECT id FROM tasks WHERE key = ? AND {LIVE_SQL}"  # noqa: S608 - of constants
+_STANDING: Final = "SELECT seq, version, lane, status, tags FROM tasks WHERE id = ?"
+_PARENT: Final = "SELECT seq, status FROM tasks WHERE id = ?"
+_OUTCOME: Final = "SELECT data FROM outcomes WHERE task = ?"
+_INSERT: Final = f"INSERT INTO tasks ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * _WIDTH)})"  # noqa: S608 - of constants
+_UPDATE: Final = f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in REWRITTEN)} WHERE seq = ?"  # noqa: S608 - of constants
+_LAST_ENTRY: Final = "SELECT number FROM journal WHERE task = ? ORDER BY number DESC LIMIT 1"
+_ENTRIES: Final = "SELECT number, data FROM journal WHERE task = ? AND number > ? ORDER BY number LIMIT ?"
+_DELETE: Final = (
+    "DELETE FROM tasks WHERE seq = ?",
+    "DELETE FROM payloads WHERE task = ?",
+    "DELETE FROM outcomes WHERE task = ?",
+    "DELETE FROM journal WHERE task = ?",
+    "DELETE FROM edges WHERE parent = ?",
+    "DELETE FROM edges WHERE child = ?",
+)
+_STATUS: Final = {status.value: status for status in TaskStatus}
+
+
+@attrs.define
+class _Plan:
+    """What an insert is about to write.
+
+    Attributes:
+        records: The new tasks by id.
+        aliases: For each id of the call the id that stands for it: its own, or that of the key's owner.
+        keys: Who has a key, among the new tasks.
+        edges: Parent and child, by seq.
+    """
+
+    records: dict[str, Record] = attrs.field(factory=dict)
+    aliases: dict[str, str] = attrs.field(factory=dict)
+    keys: dict[str, str] = attrs.field(factory=dict)
+    edges: list[tuple[int, int]] = attrs.field(factory=list)
+
+
+class Tables(Transaction):
+    """The steps of `QueueBackend`, as its docstrings say; each reads the store's time itself.
+
+    A step that raises one of jotty's errors has written nothing.
+    """
+
+    def insert(self, records: Sequence[Record], limit: int | None = None) -> list[Record]:
+        """See `QueueBackend.insert`."""
+        plan, now = _Plan(), self.now()
+        for record in records:
+            self._plan(record, plan, now)
+        more = sum(record.head.status in LIVE for record in plan.records.values())
+        if limit is not None and more and self._live() + more > limit:
+            raise QueueFull(limit)
+        self._add(list(plan.records.values()), plan.edges)
+        stored = [plan.aliases[record.head.id] for record in records]
+        return [plan.records.get(task_id) or self._known(task_id) for task_id in stored]
+
+    def claim(self, request: ClaimRequest, mark: int) -> Claimed:
+        """See `QueueBackend.claim`."""
+        now = self.now()
+        records = [self._claim(seq, request, now) for seq in self._pick(request, now)]
+        is_full = len(records) >= request.limit > 0
+        return Claimed(records, mark, None if is_full else self._next_at(request.lanes))
+
+    def give_back(self, claimed: Claimed) -> None:
+        """Release what a claim took whose caller is gone, and who still has it."""
+        now = self.now()
+        for record in claimed.records:
+            now_stored = self._find(record.head.id, _BY_ID)
+            if now_stored and _is_held(now_stored.head, record.head.lease):
+                head = now_stored.head
+                self._swap(change(head, lifecycle.released(head, now)), now)
+
+    def swap(self, changes: Sequence[Change]) -> list[Swapped]:
+        """See `QueueBackend.swap`."""
+        now = self.now()
+        return [self._swap(change, now) for change in changes]
+
+    def extend(self, leases: Sequence[tuple[str, int]], us: int) -> list[Record | None]:
+        """See `QueueBackend.extend`."""
+        now = self.now()
+        return [self._extend(task_id, lease, us, now) for task_id, lease in leases]
+
+    def get(self, ids: Sequence[str], *, payload: bool = True) -> list[Record | None]:
+        """See `QueueBackend.get`."""
+        return [self._find(task_id, _WHOLE_BY_ID if payload else _BY_ID) for task_id in ids]
+
+    def find(self, query: Query) -> list[Record]:
+        """See `QueueBackend.find`."""
+        if any(one is not None and not _storable(one) for one in (query.lane, query.tag, query.key)):
+            return []
+        source, rest, values = search(query)
+        selected, joined = (_WHOLE, _JOIN_BOTH) if query.payload else (_HEADS, _JOIN_OUTCOME)
+        return [_record_of(row) for row in self.execute(f"{selected} FROM {source} {joined} {rest}", values)]
+
+    def count(self) -> dict[tuple[str, TaskStatus], int]:
+        """See `QueueBackend.count`."""
+        rows = self.execute("SELECT lane, status, number FROM counts WHERE number <> 0")
+        return {(lane, _STATUS[status]): number for lane, status, number in rows}
+
+    def append(self, task_id: str, lease: int, entries: Sequence[bytes]) -> int:
+        """See `QueueBackend.append`."""
+        record = self._find(task_id, _BY_ID)
+        if record is None or not _is_held(record.head, lease):
+            raise LeaseLost(task_id, lease)
+        self.touched(f"task:{task_id}")
+        return self._write_journal(record.head.seq, entries)
+
+    def read(self, task_id: str, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """See `QueueBackend.read`."""
+        found = self.execute(_PARENT, (_storable(task_id),)).fetchone()
+        if found is None:
+            return []
+        return self.execute(_ENTRIES, (found[0], min(after, MOST), min(limit, MOST))).fetchall()
+
+    def delete(self, targets: Sequence[tuple[str, int]]) -> list[bool]:
+        """See `QueueBackend.delete`."""
+        return [self._delete(task_id, version) for task_id, version in targets]
+
+    # Reading
+
+    def _find(self, task_id: str, question: str) -> Record | None:
+        row = self.execute(question, (_storable(task_id),)).fetchone()
+        return None if row is None else _record_of(row)
+
+    def _known(self, task_id: str) -> Record:
+        return _record_of(self.execute(_WHOLE_BY_ID, (task_id,)).fetchone())
+
+    def _owner(self, key: str) -> str | None:
+        """Return the id of the live task that has a key."""
+        found = self.execute(_OWNER, (key,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def _live(self) -> int:
+        query = f"SELECT sum(number) FROM counts WHERE {LIVE_SQL}"  # noqa: S608 - of constants
+        stored: int | None = self.execute(query).fetchone()[0]
+        return (stored or 0) + sum(number for (_, one), number in self.moves.items() if _STATUS[one] in LIVE)
+
+    def _pick(self, request: ClaimRequest, now: int) -> list[int]:
+        """Return the seq of the tasks to claim, in the order of C13."""
+        if request.limit == 0:
+            return []
+        limit = min(request.limit, MOST)
+        lines = [self.execute(PICK, (lane, now, limit)).fetchall() for lane in dict.fromkeys(request.lanes)]
+        rows = lines[0] if len(lines) == 1 else sorted(chain.from_iterable(lines))[:limit]
+        return [seq for _, _, seq in rows]
+
+    def _next_at(self, lanes: Iterable[str]) -> int | None:
+        rows = (self.execute(SOONEST, (lane,)) for lane in dict.fromkeys(lanes))
+        return min((instant for (instant,) in chain.from_iterable(rows)), default=None)
+
+    # Inserting
+
+    def _plan(self, record: Record, plan: _Plan, now: int) -> None:
+        head = record.head
+        key = head.key if head.status in LIVE else None
+        owner = (plan.keys.get(key) or self._owner(key)) if key else None
+        plan.aliases[head.id] = owner or head.id
+        if owner:
+            return
+        depends_on = tuple(dict.fromkeys(plan.aliases.get(one, one) for one in head.depends_on))
+        parents = [self._parent(one, plan.records) for one in depends_on]
+        for parent, (seq, _) in zip(depends_on, parents, strict=True):
+            if not seq:
+                raise TaskNotFound(parent)
+        head = lifecycle.inserted(
+            head, seq=self.last_seq() + len(plan.records) + 1, now=now, depends_on=depends_on
+        )
+        head, edges = _watched(head, parents)
+        plan.edges += edges
+        plan.records[head.id] = Record(head, record.payload, record.outcome)
+        if key:
+            plan.keys[key] = head.id
+
+    def _parent(self, task_id: str, planned: Mapping[str, Record]) -> tuple[int, TaskStatus | None]:
+        """Return seq and status of a dependency; 0 and None for one that is not there."""
+        if task_id in planned:
+            head = planned[task_id].head
+            return head.seq, head.status
+        found = self.execute(_PARENT, (_storable(task_id),)).fetchone()
+        return (found[0], _STATUS[found[1]]) if found else (0, None)
+
+    def _add(self, records: Sequence[Record], edges: Sequence[tuple[int, int]]) -> None:
+        heads = [record.head for record in records]
+        for head in heads:
+            self.moves[head.lane, head.status.value] += 1
+            self.touched(*topics_of(head))
+        self.take_seqs(len(heads))
+        self._write(_INSERT, map(row_of, heads))
+        self._write(
+            "INSERT INTO payloads VALUES (?, ?)",
+            [(one.head.seq, one.payload) for one in records if one.payload is not None],
+        )
+        self._write(
+            "INSERT INTO outcomes VALUES (?, ?)",
+            [(one.head.seq, one.outcome) for one in records if one.outcome is not None],
+        )
+        self._write("INSERT INTO edges VALUES (?, ?)", edges)
+        self._write(
+            "INSERT INTO tags VALUES (?, ?)",
+            [(tag, head.seq) for head in heads for tag in dict.fromkeys(head.tags)],
+        )
+
+    def _write(self, statement: str, rows: Iterable[Row]) -> None:
+        if rows:
+            self.executemany(statement, rows)
+
+    # Rewriting
+
+    def _claim(self, seq: int, request: ClaimRequest, now: int) -> Record:
+        old = _record_of(self.execute(_WHOLE_BY_SEQ, (seq,)).fetchone())
+        head = lifecycle.claimed(old.head, worker=request.worker, now=now, lease_us=request.lease_us)
+        self._rewrite(head, head.lane, old.head.status)
+        self.touched(*topics_of(head))
+        return Record(head, old.payload, old.outcome)
+
+    def _swap(self, change: Change, now: int) -> Swapped:
+        head, outcome = change.record.head, change.record.outcome
+        old = self.execute(_STANDING, (_storable(head.id),)).fetchone()
+        if old is None:
+            return Swapped(Outcome.GONE, None)
+        seq, version, lane, status, _ = old
+        if version != change.expected:
+            return Swapped(Outcome.STALE, self._find(head.id, _BY_ID))
+        owner = self._owner(head.key) if head.key and head.status in LIVE else None
+        if owner and owner != head.id:
+            return Swapped(Outcome.KEY_TAKEN, self._find(owner, _BY_ID))
+        if not head.run_at:
+            head = attrs.evolve(head, run_at=now)
+        if lifecycle.needs_edges(head):
+            head = self._watch(head)
+        self._rewrite(head, lane, _STATUS[status])
+        if outcome is None:
+            found = self.execute(_OUTCOME, (seq,)).fetchone()
+            outcome = found and found[0]
+        else:
+            self.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?)", (seq, outcome))
+        if change.entries:
+            self._write_journal(seq, change.entries)
+        self.touched(*topics_of(head))
+        fired = self._fire_children(head) if head.status.is_terminal else ()
+        return Swapped(Outcome.OK, Record(head, None, outcome), fired)
+
+    def _extend(self, task_id: str, lease: int, us: int, now: int) -> Record | None:
+        record = self._find(task_id, _BY_ID)
+        if record is None or not _is_held(record.head, lease):
+            return None
+        head = lifecycle.extended(record.head, now=now, lease_us=us)
+        self._rewrite(head, head.lane, head.status)
+        return Record(head, None, record.outcome)
+
+    def _rewrite(self, head: Head, old_lane: str, old_status: TaskStatus) -> None:
+        self.execute(_UPDATE, (*row_of(head)[_REWRITTEN_FROM:], head.seq))
+        if old_status is not head.status or old_lane != head.lane:
+            self.moves[old_lane, old_status.value] -= 1
+            self.moves[head.lane, head.status.value] += 1
+
+    def _write_journal(self, seq: int, entries: Sequence[bytes]) -> int:
+        found = self.execute(_LAST_ENTRY, (seq,)).fetchone()
+        last = found[0] if found else 0
+        numbered = [(seq, number, entry) for number, entry in enumerate(entries, start=last + 1)]
+        self._write("INSERT INTO journal VALUES (?, ?, ?)", numbered)
+        return int(last + len(numbered))
+
+    def _delete(self, task_id: str, version: int) -> bool:
+        found = self.execute(_STANDING, (_storable(task_id),)).fetchone()
+        if found is None or found[1] != version or _STATUS[found[3]] in LIVE:
+            return False
+        seq, _, lane, status, tags = found
+        for statement in _DELETE:
+            self.execute(statement, (seq,))
+        for tag in json.loads(tags or "[]"):
+            self.execute("DELETE FROM tags WHERE tag = ? AND task = ?", (tag, seq))
+        self.moves[lane, status] -= 1
+        self.touched(f"task:{task_id}")
+        return True
+
+    # Edges
+
+    def _watch(self, head: Head) -> Head:
+        """Record anew the edges of a task that is blocked."""
+        parents = [found for one in head.depends_on if (found := self._parent(one, {}))[0]]
+        head, edges = _watched(head, parents)
+        self.execute("DELETE FROM edges WHERE child = ?", (head.seq,))
+        self._write("INSERT INTO edges VALUES (?, ?)", edges)
+        return head
+
+    def _fire_children(self, parent: Head) -> tuple[str, ...]:
+        children = self.execute("SELECT child FROM edges WHERE parent = ?", (parent.seq,)).fetchall()
+        if children:
+            self.execute("DELETE FROM edges WHERE parent = ?", (parent.seq,))
+        return tuple(fired for (seq,) in children if (fired := self._fire(seq, parent)))
+
+    def _fire(self, seq: int, parent: Head) -> str | None:
+        head = _record_of(self.execute(_BY_SEQ, (seq,)).fetchone()).head
+        if not lifecycle.needs_edges(head):
+            return None
+        if parent.status is TaskStatus.COMPLETED:
+            waits = self.execute("SELECT 1 FROM edges WHERE child = ? LIMIT 1", (seq,)).fetchone()
+            if waits:
+                return None
+        self._rewrite(lifecycle.fired(head), head.lane, head.status)
+        self.touched(f"task:{head.id}")
+        return head.id
+
+
+def _watched(
+    head: Head, parents: Sequence[tuple[int, TaskStatus | None]]
+) -> tuple[Head, list[tuple[int, int]]]:
+    """Return the head, due at once if nothing holds it, and the edges to its live parents."""
+    if not lifecycle.needs_edges(head):
+        return head, []
+    if lifecycle.is_fired_by(head, [status for _, status in parents if status]):
+        head = attrs.evolve(head, due=0)
+    return head, [(seq, head.seq) for seq, status in parents if status in LIVE]
+
+
+def _record_of(row: Row) -> Record:
+    return Record(head_of(row), row[_WIDTH], row[_WIDTH + 1])
+
+
+def _is_held(head: Head, lease: int) -> bool:
+    return head.status is TaskStatus.IN_PROGRESS and head.lease == lease
+
+
+def _storable(name: str) -> str:
+    """Return a name that can be asked for; what is no text, or cannot be encoded, is in no store."""
+    is_storable = isinstance(name, str) and (name.isascii() or _is_encodable(name))
+    return name if is_storable else ""
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""One transaction at a time on a connection, with what is written once at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from .steady import SAVE_EVERY
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Collection
+
+__all__ = ["Transaction"]
+
+_COUNT = """
+INSERT INTO counts VALUES (?, ?, ?)
+  ON CONFLICT (lane, status) DO UPDATE SET number = number + excluded.number
+"""
+_SEEN = """
+INSERT INTO meta VALUES ('seen', ?)
+  ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)
+"""
+
+
+class Transaction:
+    """A connection, and what a transaction on it gathers.
+
+    Counts and the last seq are rows that every change moves: they are written once a transaction.
+
+    Args:
+        connection: In autocommit mode; used by one thread, which closes it here.
+        now: The store's time.
+
+    Attributes:
+        execute: The connection's own.
+        executemany: The connection's own.
+        now: The store's time.
+        moves: By (lane, status), how many tasks there are more than when the transaction began.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, now: Callable[[], int]) -> None:
+        self._connection = connection
+        self.execute = connection.execute
+        self.executemany = connection.executemany
+        self.now = now
+        self.moves: Counter[tuple[str, str]] = Counter()
+        self._last_seq: int | None = None
+        self._taken = 0
+        self._topics: dict[str, None] = {}
+        self._saved_at = 0
+
+    def begin(self, kind: str = "IMMEDIATE") -> None:
+        """Begin: IMMEDIATE to write, DEFERRED to read."""
+        self.moves.clear()
+        self._last_seq, self._taken = None, 0
+        self._topics = {}
+        self.execute(f"BEGIN {kind}")
+
+    def commit(self) -> Collection[str]:
+        """Commit, and return the topics that have changed."""
+        self._flush()
+        self.execute("COMMIT")
+        return self._topics
+
+    def rollback(self) -> None:
+        """Undo everything, where SQLite has not done so itself."""
+        if self._connection.in_transaction:
+            self.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def data_version(self) -> int:
+        """Return a number that changes whenever another connection has committed."""
+        return int(self.execute("PRAGMA data_version").fetchone()[0])
+
+    def touched(self, *topics: str) -> None:
+        """Remember what to tell once this is committed."""
+        for topic in topics:
+            self._topics[topic] = None
+
+    def last_seq(self) -> int:
+        """Return the last seq that was given out, be it to a task that is gone by now."""
+        if self._last_seq is None:
+            found = self.execute("SELECT value FROM meta WHERE name = 'last_seq'").fetchone()
+            self._last_seq = int(found[0])
+        return self._last_seq
+
+    def take_seqs(self, number: int) -> None:
+        """Give out this many seqs."""
+        self._last_seq = self.last_seq() + number
+        self._taken += number
+
+    def _flush(self) -> None:
+        if self._taken:
+            self.execute("UPDATE meta SET value = ? WHERE name = 'last_seq'", (self._last_seq,))
+        moves = [(lane, status, number) for (lane, status), number in self.moves.items() if number]
+        if moves:
+            self.executemany(_COUNT, moves)
+        now = self.now()
+        if abs(now - self._saved_at) >= SAVE_EVERY:
+            self.execute(_SEEN, (now,))
+            self._saved_at = now

@@ -1,0 +1,355 @@
+"""The thread that has the connection: callers hand it operations, and it commits them in groups."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import anyio
+
+from jotty.errors import QueueClosed, QueueError, StorageError
+
+from .operation import Operation, deliver
+from .schema import storage_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from jotty.core.queue import Topics
+
+    from .lock import FileLock
+    from .tables import Tables
+
+__all__ = ["Writer"]
+
+T = TypeVar("T")
+logger = logging.getLogger("jotty.queue.sqlite")
+
+_TICK: Final = 0.005  # seconds between two looks at what no one tells us: others' commits and locks
+
+
+class Writer:
+    """A thread with a connection; all the operations that wait become one transaction.
+
+    Nothing but that thread's own frame refers to the connection: in a forked child it is therefore never
+    closed, which would harm the parent's.
+
+    Args:
+        connect: Opens the store, in the thread; it is given what to call when the lock has news.
+        url: The store's address, for errors.
+        topics: Told what was committed.
+        patience: Seconds after which an operation that could not begin fails.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[Callable[[], None]], tuple[Tables, FileLock]],
+        *,
+        url: str,
+        topics: Topics,
+        patience: float,
+    ) -> None:
+        self._connect = connect
+        self._url = url
+        self._topics = topics
+        self._patience = patience
+        self._news = threading.Condition()
+        self._reads: dict[Operation[Any], None] = {}
+        self._writes: dict[Operation[Any], None] = {}
+        self._begun: Sequence[Operation[Any]] = ()
+        self._farewells: list[Operation[None]] = []
+        self._watchers = 0
+        self._is_blocked = False
+        self._is_closing = False
+        self._ending: Exception | None = None
+        self._version = 0
+        self._looked_at = 0.0
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._main, name=f"jotty {url}", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the thread has ended: it was closed, or could not open the store."""
+        return self._ending is not None
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is the copy of a writer in a forked child, where its thread is not."""
+        return self._pid != os.getpid()
+
+    # For the callers, on their event loops
+
+    async def perform(
+        self,
+        step: Callable[[Tables], T],
+        *,
+        writes: bool = True,
+        undo: Callable[[Tables, T], None] | None = None,
+    ) -> T:
+        """Return or raise what a step does in a transaction of its own.
+
+        If this is cancelled, a step that has not begun never will; one that has is awaited to its end.
+
+        Args:
+            step: What to do; run again from the start where a neighbour in the transaction failed.
+            writes: Whether it needs a transaction that can write.
+            undo: What makes up for a step whose caller was cancelled meanwhile.
+
+        Raises:
+            StorageError: The store failed, or the step could not begin in time.
+            QueueClosed: It was closed.
+        """
+        operation = Operation(step, self._patience)
+        self._submit(operation, self._writes if writes else self._reads)
+        try:
+            await operation.done.wait()
+        except anyio.get_cancelled_exc_class():
+            if not self._withdraw(operation):
+                await operation.see_through()
+                if undo and operation.error is None:
+                    await self._make_up(operation, undo)
+            raise
+        except BaseException:  # Ctrl-C, or the coroutine is being closed and cannot wait
+            self._withdraw(operation)
+            raise
+        return operation.outcome()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While this is open, what other processes commit is looked for, and bumps every topic."""
+        with self._news:
+            self._watchers += 1
+            self._news.notify()
+        try:
+            yield
+        finally:
+            with self._news:
+                self._watchers -= 1
+
+    def stop(self) -> None:
+        """Have the thread finish what it was given, and end; returns at once."""
+        if not self.is_inherited:
+            with self._news:
+                self._is_closing = True
+                self._news.notify()
+
+    async def aclose(self) -> None:
+        """Stop, and return when the thread has ended."""
+        farewell = Operation[None](lambda _: None)
+        with self._news:
+            if self.is_ended:
+                return
+            self._farewells.append(farewell)
+        self.stop()
+        await farewell.done.wait()
+        self._thread.join()
+
+    async def _make_up(self, operation: Operation[T], undo: Callable[[Tables, T], None]) -> None:
+        result = operation.outcome()
+        back = Operation(lambda tables: undo(tables, result), self._patience)
+        try:
+            self._submit(back, self._writes)
+            await back.see_through()
+            back.outcome()
+        except QueueError:
+            logger.warning("%s: a cancelled claim could not be given back; its lease will expire.", self._url)
+
+    def _submit(self, operation: Operation[Any], waiting: dict[Operation[Any], None]) -> None:
+        with self._news:
+            if self._ending is not None:
+                raise self._ending
+            waiting[operation] = None
+            self._news.notify()
+
+    def _withdraw(self, operation: Operation[Any]) -> bool:
+        """Whether the operation had not begun, and now never will."""
+        with self._news:
+            for waiting in (self._writes, self._reads):
+                if operation in waiting:
+                    del waiting[operation]
+                    return True
+        return False
+
+    # In the thread
+
+    def _main(self) -> None:
+        error: Exception = QueueClosed(self._url)
+        try:
+            tables, lock = self._connect(self._on_lock)
+            try:
+                self._version = tables.data_version()
+                while self._turn(tables, lock):
+                    pass
+            finally:
+                tables.close()
+                lock.close()
+        except Exception as exc:  # noqa: BLE001 - all who wait are told
+            error = self._told(exc)
+        finally:
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        with self._news:
+            self._ending = error
+            left = {*self._reads, *self._writes, *self._begun}
+        for operation in left:
+            operation.error = error
+        deliver([*left, *self._farewells])
+
+    def _on_lock(self) -> None:
+        with self._news:
+            self._is_blocked = False
+            self._news.notify()
+
+    def _turn(self, tables: Tables, lock: FileLock) -> bool:
+        """Do what there is to do, or wait for it; False if this was the last."""
+        with self._news:
+            is_idle = not self._reads and (not self._writes or self._is_blocked)
+            if is_idle and self._is_closing and not self._writes:
+                return False
+            if is_idle:
+                self._news.wait(_TICK if self._watchers or self._writes else None)
+            reads = list(self._reads)
+            self._reads.clear()
+        if reads:
+            self._read(tables, reads)
+        if self._writes:
+            self._write(tables, lock)
+        else:
+            lock.release()  # it came when nobody needed it any more
+        if self._watchers:
+            self._look(tables)
+        return True
+
+    def _read(self, tables: Tables, reads: Sequence[Operation[Any]]) -> None:
+        self._begun = reads
+        tables.begin("DEFERRED")
+        for operation in reads:
+            try:
+                operation.run(tables)
+            except Exception as exc:  # noqa: BLE001 - its caller is told
+                operation.error = self._told(exc)
+        tables.rollback()
+        self._finish(reads)
+
+    def _write(self, tables: Tables, lock: FileLock) -> None:
+        try:
+            if not self._begin(tables, lock):
+                self._expire(lock)
+                return
+        except (sqlite3.Error, OSError) as exc:
+            lock.release()
+            self._refuse(exc)
+            return
+        # only now, so that those who came while we waited for our turn are in the group
+        batch = self._begun = self._take_writes()
+        try:
+            self._run(tables, batch)
+        finally:
+            lock.release()
+        self._finish(batch)
+
+    def _begin(self, tables: Tables, lock: FileLock) -> bool:
+        """Begin a transaction; False if that has to wait for others."""
+        self._is_blocked = True
+        if not lock.try_acquire():
+            lock.request()
+            return False
+        try:
+            tables.begin()
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            return False
+        self._is_blocked = False
+        return True
+
+    def _expire(self, lock: FileLock) -> None:
+        """Fail the operations that could not begin in time."""
+        now = time.monotonic()
+        with self._news:
+            late = [operation for operation in self._writes if operation.deadline <= now]
+            for operation in late:
+                del self._writes[operation]
+            if not self._writes:
+                lock.release()
+        for operation in late:
+            problem = f"database is locked: others kept it for more than {self._patience:g} s."
+            operation.error = StorageError(self._url, problem)
+        deliver(late)
+
+    def _refuse(self, cause: Exception) -> None:
+        batch = self._take_writes()
+        for operation in batch:
+            operation.error = self._told(cause)
+        deliver(batch)
+
+    def _take_writes(self) -> list[Operation[Any]]:
+        with self._news:
+            batch = list(self._writes)
+            self._writes.clear()
+        return batch
+
+    def _run(self, tables: Tables, batch: Sequence[Operation[Any]]) -> None:
+        """Run operations in the transaction that has begun, and commit them."""
+        try:
+            for operation in batch:
+                _attempt(operation, tables)
+        except Exception as exc:  # noqa: BLE001 - its caller is told
+            tables.rollback()
+            self._run_apart(tables, batch, exc)
+            return
+        try:
+            topics = tables.commit()
+        except sqlite3.Error as exc:
+            tables.rollback()
+            for operation in batch:
+                operation.error = self._told(exc)
+            return
+        self._topics.bump(topics)
+
+    def _run_apart(self, tables: Tables, batch: Sequence[Operation[Any]], cause: Exception) -> None:
+        """Run each operation in a transaction of its own, since one of them has spoiled the group's."""
+        if len(batch) == 1:
+            batch[0].error = self._told(cause)
+            return
+        for operation in batch:
+            try:
+                tables.begin()
+            except sqlite3.Error as exc:
+                operation.error = self._told(exc)
+            else:
+                self._run(tables, [operation])
+
+    def _finish(self, batch: Sequence[Operation[Any]]) -> None:
+        self._begun = ()
+        deliver(batch)
+
+    def _look(self, tables: Tables) -> None:
+        """Wake who waits if another connection has committed since the last look."""
+        now = time.monotonic()
+        if now - self._looked_at < _TICK:
+            return
+        self._looked_at = now
+        with suppress(sqlite3.Error):  # who next uses the store is told
+            version = tables.data_version()
+            if version != self._version:
+                self._version = version
+                self._topics.bump_all()
+
+    def _told(self, exc: Exception) -> Exception:
+        """Return what a caller is told of an error in the thread."""
+        return storage_error(self._url, exc) if isinstance(exc, (sqlite3.Error, OSError)) else exc
+
+
+def _attempt(operation: Operation[Any], tables: Tables) -> None:
+    try:
+        operation.run(tables)
+    except QueueError as refusal:  # it has written nothing, see Tables
+        operation.error = refusal
