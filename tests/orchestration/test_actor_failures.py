@@ -1,4 +1,3 @@
-# a parameter makes an edge, whether it is used or not
 """Retries, timeouts, policies, cancellation."""
 
 from __future__ import annotations

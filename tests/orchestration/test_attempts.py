@@ -1,4 +1,3 @@
-# a parameter makes an edge, whether it is used or not
 """How one attempt is driven: variables, cancel scopes, threads, streams."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# a parameter makes an edge, whether it is used or not
 from __future__ import annotations
 
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """What actors get, when they run, and what a run gives."""
 
-# a parameter makes an edge, whether it is used or not
-
 from __future__ import annotations
 
 import contextvars

@@ -1,7 +1,5 @@
 """Goto, End and actors that run on demand."""
 
-# a parameter makes an edge, whether it is used or not
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,3 @@
-# a parameter makes an edge, whether it is used or not
 """The events of a run, and what an actor tells through its context."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# a parameter makes an edge, whether it is used or not
 """Streams: the run has a task of its own, and nothing is left running."""
 
 from __future__ import annotations

@@ -196,6 +196,7 @@ async def test_c33_a_cancel_through_another_handle_arrives_with_the_next_heartbe
     queue = MemoryTaskQueue("shared-by-two", clock=clock)
     other = MemoryTaskQueue("shared-by-two", clock=clock)
     running = anyio.Event()
+    asked_at: list[int] = []
     stopped_at: list[int] = []
 
     async def handler(_: Task) -> None:
@@ -210,13 +211,13 @@ async def test_c33_a_cancel_through_another_handle_arrives_with_the_next_heartbe
     async with clock.autojump(), anyio.create_task_group() as group:
         group.start_soon(manager.run)
         await running.wait()
-        asked_at = clock.now()
+        asked_at.append(clock.now())
         await other.cancel(task.id)
         with pytest.raises(TaskCancelled):
             await other.result(task.id)
         manager.stop()
 
-    assert (stopped_at[0] - asked_at) / 1e6 <= 10
+    assert (stopped_at[0] - asked_at[0]) / 1e6 <= 10
 
 
 async def test_leases_are_kept_for_as_long_as_the_handler_runs(
@@ -320,11 +321,11 @@ async def test_c49_stop_lets_running_tasks_finish_and_claims_no_more(
     slow = await queue.enqueue("slow", {"seconds": 1000})
     waiting = await queue.enqueue("waiting", {"seconds": 1})
     manager = worker(queue, clock, handler, max_concurrent=2, grace=25)
+    started = clock.now()
     async with anyio.create_task_group() as group:
         group.start_soon(manager.run)
         await clock.advance(1)
         manager.stop()
-        started = clock.now()
         await clock.advance(26)
     stopped_after = (clock.now() - started) / 1e6
 
@@ -333,7 +334,7 @@ async def test_c49_stop_lets_running_tasks_finish_and_claims_no_more(
     assert released is not None
     assert (released.status, released.attempt) == (TaskStatus.PENDING, 0)
     assert await status_of(queue, waiting) is TaskStatus.PENDING
-    assert stopped_after <= 26
+    assert stopped_after <= 1 + 26
 
 
 async def test_a_second_stop_without_grace_releases_at_once(

@@ -198,7 +198,7 @@ class _Turn:
         self, graph: Graph, wanted: str | tuple[str, ...] | None, tell: Callable[[ChatEvent], None]
     ) -> None:
         self._graph = graph
-        self._speakers = _speakers(graph, wanted)
+        self._speakers = graph.output_nodes(wanted)
         self._take: Callable[[Any], None] = tell
         self._spoken: set[str] = set()
         self._ended_by: str | None = None
@@ -250,12 +250,3 @@ class _Turn:
         if not made and self._graph.mode is GraphMode.STATIC and outputs:
             return {next(reversed(outputs)): _as_text(result["final_output"])}
         return made
-
-
-def _speakers(graph: Graph, wanted: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return the nodes whose output is the reply."""
-    if wanted is None:
-        return graph.sinks
-    names = (wanted,) if isinstance(wanted, str) else wanted
-    last = {node.actor.name: name for name, node in graph.nodes.items()}
-    return tuple(last[name] for name in names if name in last)

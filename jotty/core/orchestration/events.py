@@ -48,11 +48,13 @@ class WorkflowStartEvent(_RunEvent):
     Attributes:
         goal: What it runs towards.
         agents: The nodes of its graph.
+        output: Those of them whose output is the final one, so that their chunks are the reply.
     """
 
     type: Literal["workflow_start"]
     goal: str
     agents: list[str]
+    output: list[str]
 
 
 class WorkflowCompleteEvent(_RunEvent):

@@ -159,6 +159,18 @@ class Graph:
                 f"Write Goto({goto.target!r}, {missing[0]}=...).",
             )
 
+    def output_nodes(self, wanted: str | tuple[str, ...] | None) -> tuple[str, ...]:
+        """Return the nodes whose output is the final one.
+
+        Args:
+            wanted: The conductor's `output`; None stands for the sinks.
+        """
+        if wanted is None:
+            return self.sinks
+        names = (wanted,) if isinstance(wanted, str) else wanted
+        last = {node.actor.name: name for name, node in self.nodes.items()}
+        return tuple(last[name] for name in names if name in last)
+
     def check_entry(self, name: str) -> None:
         """Refuse a node that can't be the only one to start from.
 

@@ -71,7 +71,12 @@ class Run:
         self._announcer = Announcer(options.run_id, options.clock, listener)
         self._performer = Performer(self.graph, options, self._announcer)
         self._started = options.clock.now()
-        self._announcer.tell("workflow_start", goal=options.goal, agents=list(self.graph.nodes))
+        self._announcer.tell(
+            "workflow_start",
+            goal=options.goal,
+            agents=list(self.graph.nodes),
+            output=list(self.graph.output_nodes(options.output)),
+        )
         try:
             async with opened(options.resources) as resources:
                 self._given.update(resources)

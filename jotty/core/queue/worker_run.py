@@ -317,13 +317,12 @@ class WorkerRun:
     async def _settlement_of(self, held: _Held) -> Settlement | None:
         """Run the handler, and return how the task is to be settled; None where it is not ours any more."""
         task = held.task
-        is_done = False
+        results: list[Any] = []
         try:
             with held.scope, self._settings.clock.timeout(task.timeout):
-                result = await self._settings.handler(task)
-                is_done = True
-            if is_done:
-                return self._completion(task, result)
+                results.append(await self._settings.handler(task))
+            if results:
+                return self._completion(task, results[0])
         except anyio.get_cancelled_exc_class():
             return await self._cancelled(task)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is the task's outcome

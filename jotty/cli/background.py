@@ -1,0 +1,223 @@
+"""`jotty enqueue` and `jotty worker`: a goal for later, and the process that takes it up."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import anyio
+import typer
+
+from jotty.core.queue import EventLoop, NewTask
+
+from .documents import as_document
+from .failing import ExitCode, UsageError, perform
+from .loading import background_workflow, load_app
+from .logs import logged
+from .options import (
+    AppAddress,
+    AsJson,
+    Context,
+    Debug,
+    Goal,
+    Mode,
+    Order,
+    QueueUrl,
+    parse_context,
+    parse_order,
+)
+from .printing import is_terminal, print_json, say
+from .signals import Signals, heard
+from .store import answering, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from jotty.core.orchestration import WorkflowMode
+    from jotty.core.queue import EnqueueOptions, TaskQueue
+
+    from .loading import App
+
+__all__ = ["enqueue", "worker"]
+
+logger = logging.getLogger("jotty.cli")
+
+
+def enqueue(
+    app: AppAddress,
+    goal: Goal,
+    *,
+    queue: QueueUrl = None,
+    context: Context = None,
+    priority: Annotated[
+        int, typer.Option("--priority", "-p", min=1, max=5, help="From 1, the most urgent, to 5.")
+    ] = 3,
+    delay: Annotated[
+        float | None, typer.Option("--delay", metavar="SECONDS", help="Not to be run before so many seconds.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", help="While a task with this key is live, print that one's id and add nothing."
+        ),
+    ] = None,
+    lane: Annotated[
+        str | None, typer.Option("--lane", help="Another lane of the queue than the conductor's name.")
+    ] = None,
+    depends_on: Annotated[
+        list[str] | None,
+        typer.Option("--depends-on", metavar="ID", help="Run only after this task. Repeat it for more."),
+    ] = None,
+    max_attempts: Annotated[
+        int, typer.Option("--max-attempts", min=1, help="How often it may be tried.")
+    ] = 3,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="How long an attempt may take.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="A name to filter by when reading. Repeat it for more."),
+    ] = None,
+    mode: Mode = None,
+    order: Order = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Store a goal for a worker to run, and print its id."""
+    options: EnqueueOptions = {
+        "delay": delay,
+        "key": key,
+        "depends_on": depends_on or (),
+        "max_attempts": max_attempts,
+        "timeout": timeout,
+        "tags": tag or (),
+    }
+    if lane is not None:
+        options["lane"] = lane
+
+    def work() -> Coroutine[Any, Any, ExitCode]:
+        found, values = load_app(app, debug=debug), parse_context(context)
+        rebuilt = partial(background_workflow, found, mode=mode, order=parse_order(order))
+        return _enqueue(rebuilt, queue, goal, values, priority=priority, options=options, as_json=as_json)
+
+    perform(work, debug=debug)
+
+
+async def _enqueue(
+    rebuilt: Callable[[TaskQueue], WorkflowMode],
+    url: str | None,
+    goal: str,
+    context: Mapping[str, Any],
+    *,
+    priority: int,
+    options: EnqueueOptions,
+    as_json: bool,
+) -> ExitCode:
+    async with opened(url) as queue:
+        workflow = rebuilt(queue)
+        with answering(queue.url):
+            try:
+                task_id = await workflow.enqueue_task(goal, context, priority, **options)
+            except (ValueError, TypeError) as wrong:
+                raise UsageError(str(wrong)) from wrong
+        if as_json:
+            task = await queue.get(task_id)
+            print_json({"id": task_id} if task is None else as_document(task))
+        else:
+            typer.echo(task_id)
+        if is_terminal(sys.stdout):
+            say(f"Follow it with: jotty tail {task_id} --queue {queue.url}")
+    return ExitCode.OK
+
+
+def worker(
+    app: AppAddress,
+    *,
+    queue: QueueUrl = None,
+    max_concurrent: Annotated[
+        int | None,
+        typer.Option(
+            "--max-concurrent", min=1, help="How many goals to run at once, instead of the app's own number."
+        ),
+    ] = None,
+    max_tasks: Annotated[
+        int | None, typer.Option("--max-tasks", min=1, help="Stop after so many goals.")
+    ] = None,
+    drain: Annotated[bool, typer.Option("--drain", help="Stop when nothing is ready any more.")] = False,
+    grace: Annotated[
+        float,
+        typer.Option(
+            "--grace",
+            metavar="SECONDS",
+            min=0,
+            help="How long running goals may take to finish when stopped.",
+        ),
+    ] = 25.0,
+    lease_timeout: Annotated[
+        float,
+        typer.Option(
+            "--lease-timeout",
+            metavar="SECONDS",
+            min=1,
+            help="When others take a goal over, if this process dies.",
+        ),
+    ] = 30.0,
+    lane: Annotated[
+        list[str] | None,
+        typer.Option("--lane", help="A lane to take from, instead of the conductor's name. Repeat for more."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Log JSON lines.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run the goals of a queue until it is stopped.
+
+    The first SIGINT or SIGTERM lets running goals finish within the grace time, and the worker exits with 0.
+    The second gives them back to the queue at once, and it exits with 130 or 143.
+    """
+
+    def work() -> Coroutine[Any, Any, ExitCode]:
+        found = load_app(app, debug=debug)
+        options = {
+            "max_tasks": max_tasks,
+            "max_concurrent": max_concurrent,
+            "lease_timeout": lease_timeout,
+            "grace": grace,
+            "drain": drain,
+            "lanes": _checked(lane),
+        }
+        return _work(found, queue, options, as_json=as_json)
+
+    perform(work, debug=debug)
+
+
+def _checked(lanes: list[str] | None) -> list[str] | None:
+    """Refuse what can't name a lane, as an enqueue does."""
+    try:
+        return [NewTask(None, lane=lane).lane for lane in lanes or ()] or None
+    except ValueError as wrong:
+        raise UsageError(str(wrong)) from wrong
+
+
+async def _work(app: App, url: str | None, options: Mapping[str, Any], *, as_json: bool) -> ExitCode:
+    async with opened(url) as queue:
+        workflow, loop, scope = background_workflow(app, queue), EventLoop(), anyio.CancelScope()
+
+        def stop(signals: Signals) -> None:
+            if signals.count == 1:
+                loop.call_soon(_say_goodbye, options["grace"])
+                workflow.stop_processing()
+            else:
+                loop.call_soon(scope.cancel)
+
+        with logged(logging.INFO, as_json=as_json), heard(stop, enough=3) as signals, scope:
+            lanes = ", ".join(options["lanes"] or [workflow.conductor.name])
+            logger.info("Working on %s, lane %s. Ctrl-C to stop.", queue.url, lanes)
+            settled = await workflow.process_queue(**options)
+            logger.info("Stopped. %d settled.", settled)
+    return signals.code if scope.cancelled_caught else ExitCode.OK
+
+
+def _say_goodbye(grace: float) -> None:
+    logger.info("Stopping: what runs has %g s to finish. Again to stop at once.", grace)

@@ -1,0 +1,100 @@
+"""The options that several commands share, and what their values mean."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from .failing import UsageError
+
+__all__ = [
+    "AppAddress",
+    "AsJson",
+    "Context",
+    "Debug",
+    "Goal",
+    "Mode",
+    "Order",
+    "QueueUrl",
+    "TaskId",
+    "parse_context",
+    "parse_order",
+]
+
+AppAddress = Annotated[
+    str,
+    typer.Argument(
+        metavar="APP", help="module:attribute, or path.py[:attribute]: a Conductor or a WorkflowMode."
+    ),
+]
+Goal = Annotated[str, typer.Argument(metavar="GOAL", help="What the actors are to do.")]
+TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task, as `enqueue` printed it.")]
+QueueUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--queue", "-q", metavar="URL", envvar="JOTTY_QUEUE", help="The queue, like sqlite:///tasks.db."
+    ),
+]
+Context = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--context",
+        "-c",
+        metavar="KEY=VALUE",
+        help="A value for the actors; JSON where it parses, else text. Repeat it for more.",
+    ),
+]
+Mode = Annotated[
+    str | None, typer.Option("--mode", metavar="MODE", help="dynamic or static, instead of the app's own.")
+]
+Order = Annotated[
+    str | None,
+    typer.Option("--order", metavar="A,B,...", help="Run these actors one after the other (static mode)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+def parse_context(pairs: list[str] | None) -> dict[str, Any]:
+    """Return the context that `--context key=value` options make; of two with one key, the later counts.
+
+    Raises:
+        UsageError: One has no `=`, or no key.
+    """
+    context = {}
+    for pair in pairs or ():
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(
+                f"--context takes KEY=VALUE, not {pair!r}. Write --context {key or 'key'}=value."
+            )
+        context[key] = _parse_value(text)
+    return context
+
+
+def _parse_value(text: str) -> Any:
+    """Return the JSON that the text is, else the text itself."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not strict JSON")
+
+
+def parse_order(text: str | None) -> list[str] | None:
+    """Return the actors that `--order a,b` names.
+
+    Raises:
+        UsageError: A name is empty.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UsageError(f"--order takes names with commas between them, not {text!r}.")
+    return names

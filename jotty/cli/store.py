@@ -1,0 +1,67 @@
+"""The queue that a command works on."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from jotty.core.queue import open_queue
+from jotty.errors import StorageError
+
+from .failing import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from jotty.core.queue import TaskQueue
+
+__all__ = ["PATIENCE", "answering", "opened"]
+
+PATIENCE: Final = 30.0  # seconds for a store to answer; a command never waits for ever
+
+
+@asynccontextmanager
+async def opened(url: str | None) -> AsyncIterator[TaskQueue]:
+    """Open the queue at this URL, and close it at the end.
+
+    Raises:
+        UsageError: There is no URL, it is wrong, or it is that of a queue which only one process can see.
+        StorageError: The store can't be opened, or does not answer.
+    """
+    queue = _queue_at(url)
+    try:
+        with answering(queue.url):
+            await queue.__aenter__()
+        yield queue
+    finally:
+        with anyio.move_on_after(PATIENCE, shield=True):
+            await queue.aclose()
+
+
+@contextmanager
+def answering(url: str) -> Iterator[None]:
+    """Bound what is done with a store in time.
+
+    Raises:
+        StorageError: It took longer.
+    """
+    with anyio.move_on_after(PATIENCE) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise StorageError(url, f"it does not answer within {PATIENCE:g} s.")
+
+
+def _queue_at(url: str | None) -> TaskQueue:
+    if not url:
+        raise UsageError("Which queue? Pass --queue URL, like sqlite:///tasks.db, or set JOTTY_QUEUE.")
+    if url.partition(":")[0] == "memory":
+        raise UsageError(
+            f"{url!r} is a queue in the memory of one process, so no other command could see its tasks. "
+            "Use one that is kept, like sqlite:///tasks.db."
+        )
+    try:
+        return open_queue(url)
+    except ValueError as wrong:
+        raise UsageError(str(wrong)) from wrong
