@@ -7,7 +7,7 @@ JottyError
 ├── MissingDependency         says which extra to install
 ├── GraphError                a wrong graph, raised before anything runs
 ├── MaxIterationsExceeded     counts per actor, and the path
-├── ActorError                an actor cancelled itself
+├── ActorError                an actor cancelled itself, or called sys.exit()
 ├── InputRequired             a question nobody can answer
 └── QueueError
     ├── QueueClosed           the handle was closed
@@ -146,16 +146,18 @@ class MaxIterationsExceeded(JottyError):
 
 
 class ActorError(JottyError):
-    """An actor raised its event loop's own cancellation error without being cancelled.
+    """An actor raised what is not its to raise: its event loop's cancellation error, or SystemExit.
 
     Attributes:
         actor: The actor's name.
+        deed: What it did.
     """
 
-    def __init__(self, actor: str) -> None:
+    def __init__(self, actor: str, deed: str = "cancelled itself") -> None:
         self.actor = actor
+        self.deed = deed
         super().__init__(
-            f"Actor {actor!r} cancelled itself. Raise an ordinary exception to fail, return End() to stop."
+            f"Actor {actor!r} {deed}. Raise an ordinary exception to fail, return End() to stop."
         )
 
 

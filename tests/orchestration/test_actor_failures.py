@@ -487,3 +487,20 @@ async def test_chains_of_actors_that_never_wait_can_be_cancelled() -> None:
 
     assert scope.cancelled_caught
     assert 100 > len(count)
+
+
+async def test_an_actor_that_exits_fails_and_does_not_end_the_process(watch: Watch) -> None:
+    @actor
+    async def exits() -> None:
+        raise SystemExit(3)
+
+    @actor
+    def exits_in_a_thread() -> None:
+        raise SystemExit("no more")
+
+    for one, code in ((exits, "3"), (exits_in_a_thread, "'no more'")):
+        run = await watch(one)
+
+        assert isinstance(run.error, ActorError)
+        assert (one.name, f"called sys.exit({code})") == (run.error.actor, run.error.deed)
+        assert isinstance(run.error.__cause__, SystemExit)

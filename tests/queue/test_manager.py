@@ -1,14 +1,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from jotty.core.queue import MemoryTaskQueue, QueueManager, RetryLater, RetryPolicy, Task, TaskStatus
-from jotty.errors import TaskCancelled, TaskFailed
+from jotty.core.queue import (
+    Change,
+    Claimed,
+    ClaimRequest,
+    MemoryTaskQueue,
+    Query,
+    QueueManager,
+    Record,
+    RetryLater,
+    RetryPolicy,
+    Swapped,
+    Task,
+    TaskQueue,
+    TaskStatus,
+)
+from jotty.errors import StorageError, TaskCancelled, TaskFailed
 from jotty.testing import VirtualClock
+from jotty_backends.memory import MemoryBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +50,7 @@ def worker(queue: MemoryTaskQueue, clock: VirtualClock, handler: Any = echo, **o
     return QueueManager(queue, handler, clock=clock, **options)
 
 
-async def status_of(queue: MemoryTaskQueue, task: Task) -> TaskStatus:
+async def status_of(queue: TaskQueue, task: Task) -> TaskStatus:
     found = await queue.get(task.id)
     assert found is not None
     return found.status
@@ -444,3 +463,111 @@ async def test_a_worker_runs_once_at_a_time(queue: MemoryTaskQueue, clock: Virtu
 async def test_settings_out_of_range_are_refused(queue: MemoryTaskQueue, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         QueueManager(queue, echo, **wrong)
+
+
+class Flaky(MemoryBackend):
+    """A store that fails the next call of one kind."""
+
+    fails = ""
+
+    def _fail(self, call: str) -> None:
+        if self.fails == call:
+            self.fails = ""
+            raise StorageError(self.url, "a hiccup")
+
+    async def get(self, ids: Sequence[str], *, payload: bool = True) -> list[Record | None]:
+        self._fail("get")
+        return await super().get(ids, payload=payload)
+
+    async def find(self, query: Query) -> list[Record]:
+        self._fail("find")
+        return await super().find(query)
+
+    async def turn(self, changes: Sequence[Change], request: ClaimRequest) -> tuple[list[Swapped], Claimed]:
+        self._fail("turn")
+        return await super().turn(changes, request)
+
+    async def wait(self, topic: str, mark: int, timeout: float) -> int:
+        self._fail("wait")
+        return await super().wait(topic, mark, timeout)
+
+
+@pytest.mark.parametrize("call", ["get", "find", "turn", "wait"])
+async def test_a_store_that_fails_once_loses_nothing_and_stops_nobody(clock: VirtualClock, call: str) -> None:
+    backend = Flaky(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+    ran: list[Any] = []
+
+    async def handler(task: Task) -> Any:
+        ran.append(task.goal)
+        if task.goal == "parent":
+            backend.fails = call
+        await clock.sleep(3)
+
+    parent = await queue.enqueue("parent", priority=1, max_attempts=1)
+    child = await queue.enqueue("child", depends_on=[parent.id], max_attempts=1)
+    other = await queue.enqueue("other", max_attempts=1)
+    async with clock.autojump():
+        settled = await QueueManager(queue, handler, max_concurrent=1, clock=clock).run(drain=True)
+
+    assert {task.status async for task in queue.tasks()} == {TaskStatus.COMPLETED}
+    assert sorted(ran) == ["child", "other", "parent"]
+    assert settled == 3
+    assert {one.id for one in (parent, child, other)} == {task.id async for task in queue.tasks()}
+
+
+async def test_a_worker_cancelled_right_after_its_claim_gives_the_tasks_back(clock: VirtualClock) -> None:
+    class Interrupting(MemoryBackend):
+        scope: anyio.CancelScope | None = None
+
+        async def turn(
+            self, changes: Sequence[Change], request: ClaimRequest
+        ) -> tuple[list[Swapped], Claimed]:
+            taken = await super().turn(changes, request)
+            if changes and self.scope:
+                self.scope.cancel()
+            return taken
+
+        async def get(self, ids: Sequence[str], *, payload: bool = True) -> list[Record | None]:
+            await anyio.lowlevel.checkpoint()
+            return await super().get(ids, payload=payload)
+
+    backend = Interrupting(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+    parent = await queue.enqueue("parent", priority=1)
+    child = await queue.enqueue("child", depends_on=[parent.id])
+    other = await queue.enqueue("other", max_attempts=1)
+    with anyio.CancelScope() as backend.scope:
+        await QueueManager(queue, echo, max_concurrent=1, clock=clock).run()
+
+    found = await queue.get(other.id)
+    assert found is not None
+    assert (found.status, found.attempt) == (TaskStatus.PENDING, 0)
+    assert await status_of(queue, parent) is TaskStatus.COMPLETED
+    await queue.reap()
+    assert await status_of(queue, child) is TaskStatus.PENDING
+
+
+async def test_draining_goes_on_with_what_the_last_task_has_unblocked(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    first = await queue.enqueue("first")
+    second = await queue.enqueue("second", depends_on=[first.id])
+    third = await queue.enqueue("third", depends_on=[second.id])
+
+    assert await worker(queue, clock).run(drain=True) == 3
+    assert await queue.result(third.id) == "third"
+
+
+async def test_a_handler_that_exits_fails_its_task_alone(queue: MemoryTaskQueue, clock: VirtualClock) -> None:
+    async def handler(task: Task) -> None:
+        if task.goal == "exit":
+            raise SystemExit(3)
+
+    bad = await queue.enqueue("exit", max_attempts=1)
+    good = await queue.enqueue("good")
+    await worker(queue, clock, handler).run(drain=True)
+
+    with pytest.raises(TaskFailed, match="SystemExit"):
+        await queue.result(bad.id)
+    assert await status_of(queue, good) is TaskStatus.COMPLETED

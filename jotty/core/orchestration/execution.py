@@ -73,6 +73,11 @@ class Performer:
         while True:
             try:
                 return self._outcome(await self._attempt(execution))
+            except SystemExit as exc:  # argparse, say: it must not take the whole process with it
+                failure: BaseException = ActorError(
+                    execution.node.actor.name, f"called sys.exit({exc.code!r})"
+                )
+                failure.__cause__ = exc
             except BaseException as exc:  # sorted here, once and for all
                 if isinstance(exc, (self._cancelled, GeneratorExit)):
                     raise

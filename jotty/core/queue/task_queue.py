@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from random import SystemRandom
@@ -18,6 +19,7 @@ from jotty.errors import (
     KeyInUse,
     LeaseLost,
     QueueError,
+    StorageError,
     TaskNotFound,
 )
 
@@ -54,6 +56,7 @@ __all__ = ["TaskQueue", "Turn"]
 Move = Callable[[Head, "Sequence[Head | None]", int], "Head | None"]
 DEFAULT_RETRY: Final = RetryPolicy()
 REAP_EVERY: Final = MICROSECONDS // 2
+LAST_WORDS: Final = 5.0
 
 
 @attrs.frozen
@@ -344,17 +347,39 @@ class TaskQueue(QueueReader):
     ) -> Turn:
         """Settle many tasks and claim the next ones, in one step of the store: a worker's fast path.
 
-        A settlement that comes too late stops neither the others nor the claim. Limit 0 claims nothing.
+        A settlement that comes too late, or fails after the claim, stops neither the others nor the claim.
+        Limit 0 claims nothing. If this is cancelled, what it claimed is given back.
+
+        Raises:
+            StorageError: The store failed; nothing was claimed, and what was settled is unknown.
         """
         request = _claim_request(worker, lanes, limit, lease_timeout)
         backend = await self._open()
         now = backend.now()
         changes = [one.change(one.task.head, now) for one in settlements if one.is_held()]
         swapped, claimed = await backend.turn(changes, request)
-        firsts = iter(swapped)
-        settled = [await self._settled(one, next(firsts) if one.is_held() else None) for one in settlements]
         tasks = [task_from(record) for record in claimed.records]
+        firsts = iter(swapped)
+        try:
+            settled = [
+                await self._followed(one, next(firsts) if one.is_held() else None) for one in settlements
+            ]
+        except BaseException:
+            await self._give_back(tasks)
+            raise
         return Turn(settled, tasks, claimed.mark, self._seconds_until(claimed.next_at))
+
+    async def _followed(self, what: Settlement, first: Swapped | None) -> Task | QueueError:
+        try:
+            return await self._settled(what, first)
+        except StorageError as failure:
+            return failure
+
+    async def _give_back(self, tasks: Sequence[Task]) -> None:
+        """Release what nobody will run; what cannot be within a few seconds expires."""
+        with anyio.CancelScope(shield=True), self._clock.timeout(LAST_WORDS), suppress(QueueError):
+            for task in tasks:
+                await self._settle(settlement.release(task))
 
     async def _settle(self, what: Settlement) -> Task:
         backend = await self._open()

@@ -171,21 +171,30 @@ class WorkerRun:
             self.stop(0.0)
 
     async def _step(self, handlers: TaskGroup) -> bool:
-        """Settle and claim once, then wait for news; return whether there is more to do."""
+        """Settle, claim, reap and wait for news; return whether there is more to do."""
         self._has_news = False
         self._enforce_grace()
+        try:
+            return await self._take_turn(handlers)
+        except (SchemaError, StoreCorrupt):
+            raise
+        except StorageError as failure:
+            await self._back_off(failure)
+            return not self._is_given_up()
+
+    async def _take_turn(self, handlers: TaskGroup) -> bool:
         settlements, self._settlements = self._settlements, []
         limit = self._room()
         turn = await self._turn(settlements, limit) if settlements or limit else NO_TURN
-        if turn is None:
-            return not self._is_given_up()
         self._start(turn.claimed, handlers)
         await self._reap_if_due(turn.next_at)
         is_dry = len(turn.claimed) < limit
-        if self._is_finished(is_dry=is_dry):
+        if self._is_finished(is_dry=is_dry and not settlements):
             return False
+        # what was settled may have made other tasks ready, after the claim
+        goes_round = self._has_news or (self._drain and settlements)
         can_claim = self._room() > 0
-        if not self._has_news and (is_dry or not can_claim):
+        if not goes_round and (is_dry or not can_claim):
             await self._pause(turn, can_claim=can_claim)
         return True
 
@@ -205,7 +214,7 @@ class WorkerRun:
         room = self._settings.max_concurrent - len(self._held)
         return room if self._max_tasks is None else min(room, self._max_tasks - self._started)
 
-    async def _turn(self, settlements: list[Settlement], limit: int) -> Turn | None:
+    async def _turn(self, settlements: list[Settlement], limit: int) -> Turn:
         try:
             turn = await self._settings.queue.turn(
                 settlements,
@@ -214,19 +223,8 @@ class WorkerRun:
                 limit=limit,
                 lease_timeout=self._settings.lease_timeout,
             )
-        except (SchemaError, StoreCorrupt):
-            raise
-        except StorageError as failure:
-            self._settlements[:0] = settlements
-            self._failures += 1
-            wait = RECONNECT.backoff(self._failures, self._settings.random)
-            logger.warning("The store does not answer, trying again in %.1f s: %s", wait, failure)
-            with anyio.CancelScope() as self._idle:
-                await self._settings.clock.sleep(wait)
-            self._idle = None
-            return None
         except BaseException:
-            self._settlements[:0] = settlements  # cancelled: they are settled on the way out
+            self._settlements[:0] = settlements  # to be settled at the next try, or on the way out
             raise
         if self._failures:
             logger.warning("The store answers again after %d failures.", self._failures)
@@ -234,8 +232,20 @@ class WorkerRun:
         self._note(settlements, turn.settled)
         return turn
 
+    async def _back_off(self, failure: StorageError) -> None:
+        self._failures += 1
+        wait = RECONNECT.backoff(self._failures, self._settings.random)
+        logger.warning("The store does not answer, trying again in %.1f s: %s", wait, failure)
+        with anyio.CancelScope() as self._idle:
+            await self._settings.clock.sleep(wait)
+        self._idle = None
+
     def _note(self, settlements: Sequence[Settlement], settled: Sequence[Task | QueueError]) -> None:
         for one, end in zip(settlements, settled, strict=True):
+            if isinstance(end, StorageError):
+                self._settlements.append(one)
+                self._has_news = True
+                continue
             if isinstance(end, QueueError):
                 logger.warning("The work on task %s is dropped: %s", one.task.id, end)
                 continue
@@ -325,7 +335,7 @@ class WorkerRun:
                 return self._completion(task, results[0])
         except anyio.get_cancelled_exc_class():
             return await self._cancelled(task)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is the task's outcome
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is the outcome
             return self._failure(task, error)
         if held.reason:
             return self._stopped(held)
@@ -340,7 +350,7 @@ class WorkerRun:
             entries, result = tuple(journal.entry(one, limit) for one in result.entries), result.result
         return settlement.completion(task, result, limit, self._settings.random, entries)
 
-    def _failure(self, task: Task, error: Exception) -> Settlement:
+    def _failure(self, task: Task, error: BaseException) -> Settlement:
         is_pointless = isinstance(error, POINTLESS)
         return settlement.failure(
             task, error, retry=not is_pointless, delay=None, random=self._settings.random
