@@ -13,16 +13,18 @@ from jotty import (
     Event,
     MemoryTaskQueue,
     Resource,
+    TaskQueue,
     TaskStatus,
     WorkflowMode,
     actor,
     stream_run,
 )
-from jotty.errors import GraphError, PayloadError, TaskCancelled, TaskFailed, TaskNotFound
+from jotty.errors import GraphError, PayloadError, StorageError, TaskCancelled, TaskFailed, TaskNotFound
 from jotty.testing import VirtualClock
+from jotty_backends.memory import MemoryBackend
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 pytestmark = pytest.mark.anyio
 
@@ -452,3 +454,38 @@ async def test_cancelling_the_worker_gives_the_goal_back(queue: MemoryTaskQueue,
     task = await queue.get(task_id)
     assert task is not None
     assert (task.status, task.attempt) == (TaskStatus.PENDING, 0)
+
+
+async def test_events_that_the_store_did_not_take_are_stored_with_the_result(clock: VirtualClock) -> None:
+    class Busy(MemoryBackend):
+        is_busy = True
+
+        async def append(self, task_id: str, lease: int, entries: Sequence[bytes]) -> int:
+            if self.is_busy:
+                self.is_busy = False
+                await clock.sleep(0.3)
+                raise StorageError(self.url, "busy")
+            return await super().append(task_id, lease, entries)
+
+    @actor
+    async def one(goal: str) -> str:
+        return "1"
+
+    @actor
+    async def two(one: str) -> str:
+        await clock.sleep(0.15)
+        return "2"
+
+    backend = Busy(clock=clock)
+    work = WorkflowMode(conductor(clock, one, two), "async", TaskQueue(backend, clock=clock))
+    task_id = await work.enqueue_task("g")
+    await drain(work, clock)
+
+    assert not backend.is_busy
+    assert (await work.result(task_id))["actor_outputs"] == {"one": "1", "two": "2"}
+    assert [event["type"] async for event in work.stream(task_id)] == [
+        "workflow_start",
+        *("agent_start", "agent_complete"),
+        *("agent_start", "agent_complete"),
+        "workflow_complete",
+    ]

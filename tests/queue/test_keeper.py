@@ -113,3 +113,31 @@ async def test_a_store_that_does_not_answer_is_tried_again(caplog: pytest.LogCap
 
     assert kept == [1]
     assert [record.getMessage() for record in caplog.records if "trying again" in record.getMessage()]
+
+
+async def test_c27_a_finished_task_keeps_its_lease_until_it_is_settled() -> None:
+    """Its neighbour blocks the loop before the worker can settle it, and others are reaping."""
+    queue = MemoryTaskQueue()
+    is_over = threading.Event()
+
+    async def reap_on() -> None:
+        elsewhere = TaskQueue(queue.backend.clone())
+        while not is_over.is_set():
+            await elsewhere.reap()
+            await anyio.sleep(0.02)
+
+    reaper = threading.Thread(target=anyio.run, args=(reap_on,))
+    reaper.start()
+
+    async def handler(task: Task) -> str:
+        if task.goal == "blocks":
+            time.sleep(3 * LEASE)  # noqa: ASYNC251 - an actor that blocks the loop is what this is about
+        return "done"
+
+    quick = await queue.enqueue("quick", max_attempts=1)
+    blocks = await queue.enqueue("blocks", max_attempts=1)
+    await QueueManager(queue, handler, lease_timeout=LEASE).run(drain=True)
+    is_over.set()
+    reaper.join()
+
+    assert [await queue.result(task.id) for task in (quick, blocks)] == ["done", "done"]

@@ -571,3 +571,63 @@ async def test_a_handler_that_exits_fails_its_task_alone(queue: MemoryTaskQueue,
     with pytest.raises(TaskFailed, match="SystemExit"):
         await queue.result(bad.id)
     assert await status_of(queue, good) is TaskStatus.COMPLETED
+
+
+async def test_a_worker_waits_to_run_a_task_alone_only_while_it_is_there_to_run(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    ran: dict[Any, float] = {}
+    started = clock.now()
+
+    async def handler(task: Task) -> None:
+        ran[task.goal] = (clock.now() - started) / 1e6
+        if task.goal == "long":
+            await clock.sleep(3600)
+
+    await queue.enqueue("lost", priority=1)
+    await queue.claim(worker="dies", lease_timeout=5)
+    manager = worker(queue, clock, handler, max_concurrent=4)
+    async with clock.autojump(), anyio.create_task_group() as group:
+        await queue.enqueue("long")
+        group.start_soon(manager.run)
+        await clock.sleep(8)
+        assert await queue.claim(worker="other", lease_timeout=7200, wait=1)
+        await queue.enqueue("quick")
+        await clock.sleep(10)
+        manager.stop(grace=0)
+
+    assert ran["long"] == 0
+    assert 8 <= ran["quick"] < 11
+    assert "lost" not in ran
+
+
+async def test_a_worker_that_gets_its_own_lost_task_again_runs_it_once_at_a_time(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    running: list[int] = []
+    most = 0
+
+    async def handler(task: Task) -> str:
+        nonlocal most
+        running.append(task.lease)
+        most = max(most, len(running))
+        try:
+            await clock.sleep(60 if task.lease == 1 else 5)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await clock.sleep(20)  # a slow clean-up
+            running.remove(task.lease)
+        return f"lease {task.lease}"
+
+    task = await queue.enqueue("g")
+    manager = worker(queue, clock, handler, lease_timeout=30)
+    async with clock.autojump(), anyio.create_task_group() as group:
+        group.start_soon(manager.run)
+        await clock.sleep(1)
+        await queue.release(manager.running[0])
+        result = await queue.result(task.id)
+        manager.stop()
+
+    assert result != "lease 1"
+    assert most == 1
+    assert running == []

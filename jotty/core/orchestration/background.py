@@ -148,7 +148,7 @@ class BackgroundRuns:
             except BaseException:
                 await writer.flush_last()
                 raise
-            return Finished(_stored(result), writer.rest())
+            return Finished(_stored(result), await writer.rest())
         raise writer.error or RuntimeError("The run was cancelled without a reason.")
 
     async def _run(self, task: Task, shared: Mapping[str, Any], put: Callable[[Any], None]) -> Result:

@@ -97,6 +97,7 @@ class JournalWriter:
         self._run = run
         self._notify = notify
         self._waiting: list[dict[str, Any]] = []
+        self._flushing = anyio.Lock()
 
     def put(self, event: Mapping[str, Any]) -> None:
         """Take an event; it is written soon."""
@@ -123,27 +124,34 @@ class JournalWriter:
             LeaseLost: The task is not held any more.
             StorageError: The store failed.
         """
-        group = self._waiting
-        entries = self.rest()
-        if not entries:
-            return
-        try:
-            await self._queue.record(self._task, entries)
-        except BaseException:
-            self._waiting[:0] = group
-            raise
+        async with self._flushing:
+            group = self._waiting
+            entries = self._take()
+            if not entries:
+                return
+            try:
+                await self._queue.record(self._task, entries)
+            except BaseException:
+                self._waiting[:0] = group
+                raise
 
     async def flush_last(self) -> None:
         """Write what has arrived of a run that failed or is being cancelled, if it can be within 2 s."""
         with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS), suppress(QueueError):
             await self.flush()
 
-    def rest(self) -> list[dict[str, Any]]:
+    async def rest(self) -> list[dict[str, Any]]:
         """Hand out the entries that have not been written yet, to be stored with the task's result.
+
+        A flush under way is awaited, so that what it could not write is among them.
 
         Raises:
             PayloadError: See `flush`.
         """
+        async with self._flushing:
+            return self._take()
+
+    def _take(self) -> list[dict[str, Any]]:
         for event in self._waiting:
             _check(event)
         entries = [{"kind": "event", "event": event} for event in self._waiting]

@@ -68,9 +68,10 @@ class LeaseKeeper:
         """Renew this lease from now on."""
         self._held[task_id] = lease
 
-    def drop(self, task_id: str) -> None:
-        """Let this lease go its own way."""
-        self._held.pop(task_id, None)
+    def drop(self, task_id: str, lease: int) -> None:
+        """Let this lease go its own way; nothing happens if another one is held by now."""
+        if self._held.get(task_id) == lease:
+            del self._held[task_id]
 
     def stop(self) -> None:
         """End `run` soon; from the loop that runs it."""

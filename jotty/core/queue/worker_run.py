@@ -108,7 +108,7 @@ class WorkerRun:
         self._started = 0
         self._settled = 0
         self._stop_at: int | None = None
-        self._waits_to_be_alone = False
+        self._shy: str | None = None  # the task that is to run alone, for which this worker empties itself
         self._retries_until = 0
         self._reaped_at = settings.clock.now()
         self._failures = 0
@@ -184,6 +184,8 @@ class WorkerRun:
 
     async def _take_turn(self, handlers: TaskGroup) -> bool:
         settlements, self._settlements = self._settlements, []
+        if not settlements:
+            await self._forget_shy()
         limit = self._room()
         turn = await self._turn(settlements, limit) if settlements or limit else NO_TURN
         self._start(turn.claimed, handlers)
@@ -209,7 +211,7 @@ class WorkerRun:
         """Return how many tasks to claim now."""
         if self._stop_at is not None or any(held.task.isolated for held in self._held.values()):
             return 0
-        if self._waits_to_be_alone:
+        if self._shy is not None:
             return 0 if self._held else 1
         room = self._settings.max_concurrent - len(self._held)
         return room if self._max_tasks is None else min(room, self._max_tasks - self._started)
@@ -246,6 +248,7 @@ class WorkerRun:
                 self._settlements.append(one)
                 self._has_news = True
                 continue
+            self._keeper.drop(one.task.id, one.task.lease)
             if isinstance(end, QueueError):
                 logger.warning("The work on task %s is dropped: %s", one.task.id, end)
                 continue
@@ -258,19 +261,36 @@ class WorkerRun:
         """Start what may run now; a task that must run alone goes back until nothing else runs here (C25)."""
         is_alone = len(claimed) == 1 and not self._held
         if claimed:
-            self._waits_to_be_alone = False
+            self._shy = None
         for task in claimed:
-            if task.isolated and not is_alone:
-                self._waits_to_be_alone = True
-                self._settlements.append(settlement.release(task))
-                self._has_news = True
-                continue
-            held = _Held(task)
-            self._held[task.id] = held
-            self._started += 1
-            self._keeper.hold(task.id, task.lease)
-            self._settings.queue.cancel_listeners[task.id] = partial(held.stop, "cancel")
-            handlers.start_soon(self._handle, held, name=f"task {task.id}")
+            if earlier := self._held.get(task.id):
+                earlier.stop("lost")  # it does not know yet that its lease was
+                self._put_back(task, delay=REAP_EVERY)
+            elif task.isolated and not is_alone:
+                self._shy = task.id
+                self._put_back(task)
+            else:
+                self._start_handler(_Held(task), handlers)
+
+    def _start_handler(self, held: _Held, handlers: TaskGroup) -> None:
+        task = held.task
+        self._held[task.id] = held
+        self._started += 1
+        self._keeper.hold(task.id, task.lease)
+        self._settings.queue.cancel_listeners[task.id] = partial(held.stop, "cancel")
+        handlers.start_soon(self._handle, held, name=f"task {task.id}")
+
+    def _put_back(self, task: Task, *, delay: float = 0.0) -> None:
+        self._settlements.append(settlement.release(task, delay=delay))
+        self._has_news = True
+
+    async def _forget_shy(self) -> None:
+        """Wait no longer for the task that is to run alone, if it went elsewhere meanwhile."""
+        if self._shy is None or not self._held:
+            return
+        (found,) = await self._settings.queue.backend.get([self._shy], payload=False)
+        if found is None or found.head.status is not TaskStatus.PENDING:
+            self._shy = None
 
     def _is_finished(self, *, is_dry: bool) -> bool:
         if self._held or self._settlements:
@@ -317,12 +337,13 @@ class WorkerRun:
         try:
             end = await self._settlement_of(held)
         finally:
-            self._held.pop(held.task.id, None)
-            self._keeper.drop(held.task.id)
-            self._settings.queue.cancel_listeners.pop(held.task.id, None)
+            del self._held[held.task.id]
+            del self._settings.queue.cancel_listeners[held.task.id]
             self._notify()
-        if end is not None:
-            self._settlements.append(end)
+        if end is None:
+            self._keeper.drop(held.task.id, held.task.lease)
+        else:
+            self._settlements.append(end)  # until it is settled, its lease is kept
 
     async def _settlement_of(self, held: _Held) -> Settlement | None:
         """Run the handler, and return how the task is to be settled; None where it is not ours any more."""
