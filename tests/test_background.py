@@ -11,6 +11,7 @@ import pytest
 from jotty import (
     Conductor,
     Event,
+    Goto,
     MemoryTaskQueue,
     Resource,
     TaskQueue,
@@ -489,3 +490,82 @@ async def test_events_that_the_store_did_not_take_are_stored_with_the_result(clo
         *("agent_start", "agent_complete"),
         "workflow_complete",
     ]
+
+
+async def test_a_queued_loop_gives_the_outputs_that_the_same_loop_gives_now(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    def players() -> list[Any]:
+        rounds: list[str] = []
+
+        @actor
+        async def draft(goal: str) -> str:
+            rounds.append(goal)
+            return f"draft {len(rounds)}"
+
+        @actor(when=lambda draft: draft == "draft 1")
+        async def polish(draft: str) -> str:
+            return f"polished {draft}"
+
+        @actor
+        async def judge(draft: str, polish: str = "") -> Any:
+            return Goto("draft") if polish else "good"
+
+        return [draft, polish, judge]
+
+    now = await WorkflowMode(conductor(clock, *players())).execute("g")
+    work = workflow(queue, clock, *players())
+    task_id = await work.enqueue_task("g")
+    await drain(work, clock)
+
+    assert now["actor_outputs"] == {"draft": "draft 2", "judge": "good"}
+    assert (await work.result(task_id))["actor_outputs"] == now["actor_outputs"]
+
+
+async def test_the_journal_keeps_an_output_as_it_was_when_its_actor_returned_it(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    @actor
+    async def one(goal: str) -> list[str]:
+        return [goal]
+
+    @actor
+    async def two(one: list[str]) -> str:
+        one.append("changed by two")
+        return "done"
+
+    work = workflow(queue, clock, one, two)
+    task_id = await work.enqueue_task("g")
+    await drain(work, clock)
+
+    assert (await work.result(task_id))["actor_outputs"]["one"] == ["g"]
+
+
+async def test_an_orchestrator_whose_stream_cannot_be_closed_is_fine(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    class Stream:
+        def __init__(self) -> None:
+            result = {"success": True, "final_output": 1, "actor_outputs": {}, "errors": [], "metadata": {}}
+            self.events = [{"type": "workflow_complete", "seq": 1, "result": result}]
+
+        def __aiter__(self) -> Stream:
+            return self
+
+        async def __anext__(self) -> Any:
+            if not self.events:
+                raise StopAsyncIteration
+            return self.events.pop()
+
+    class Foreign:
+        async def run(self, goal: str, context: Any, max_iterations: int) -> Any:
+            raise NotImplementedError
+
+        def run_stream(self, goal: str, context: Any, max_iterations: int) -> Stream:
+            return Stream()
+
+    work = WorkflowMode(conductor(clock), execution="async", queue=queue, orchestrator=Foreign())
+    task_id = await work.enqueue_task("g")
+    await drain(work, clock)
+
+    assert (await work.result(task_id))["final_output"] == 1

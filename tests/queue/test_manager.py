@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -631,3 +632,50 @@ async def test_a_worker_that_gets_its_own_lost_task_again_runs_it_once_at_a_time
     assert result != "lease 1"
     assert most == 1
     assert running == []
+
+
+async def test_a_handler_whose_clean_up_fails_while_the_worker_is_cancelled_gives_its_task_back(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    running = anyio.Event()
+
+    async def fails_in_the_end() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("cannot clean up")
+
+    async def handler(_: Task) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fails_in_the_end)
+            running.set()
+            await anyio.sleep_forever()
+
+    task = await queue.enqueue("g", max_attempts=2)
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker(queue, clock, handler).run)
+        await running.wait()
+        group.cancel_scope.cancel()
+
+    assert await status_of(queue, task) is TaskStatus.PENDING
+
+
+async def test_a_task_that_outlives_the_grace_time_is_told_of_once(
+    queue: MemoryTaskQueue, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(_: Task) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await clock.sleep(10)
+
+    await queue.enqueue("g")
+    manager = worker(queue, clock, handler, grace=1)
+    with caplog.at_level(logging.WARNING, logger="jotty.queue"):
+        async with clock.autojump(), anyio.create_task_group() as group:
+            group.start_soon(manager.run)
+            await clock.sleep(1)
+            manager.stop()
+
+    assert len([record for record in caplog.records if "grace time" in record.getMessage()]) == 1

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import anyio
 
 from jotty.core.queue import Finished, QueueManager
-from jotty.errors import GraphError
 
+from .foreign import relayed
 from .journaling import JournalWriters, fold_run, stream_run, whole_result
 from .orchestrator import ConductorLike, GraphOrchestrator
 from .resources import opened, scoped
@@ -158,7 +158,7 @@ class BackgroundRuns:
             orchestrator = self._orchestrator_of(own, self._orchestrator)
             run = orchestrator.prepare(task.goal, task.context, max_iterations, shared=shared, run_id=task.id)
             return await run.execute(put)
-        return await _run_foreign(self._orchestrator, task, max_iterations, put)
+        return await relayed(self._orchestrator.run_stream(task.goal, task.context, max_iterations), put)
 
     def _orchestrator_of(self, own: Mapping[str, Any], default: GraphOrchestrator) -> GraphOrchestrator:
         """Return what runs a goal in the mode and order that it carries."""
@@ -185,28 +185,6 @@ async def _beside(
     if failure is not None:
         raise failure
     return done
-
-
-async def _run_foreign(
-    orchestrator: Orchestrator, task: Task, max_iterations: int, put: Callable[[Any], None]
-) -> Result:
-    """Run a goal through a stranger's orchestrator, whose stream tells the result in its last event."""
-    result: Result | None = None
-    stream = orchestrator.run_stream(task.goal, task.context, max_iterations)
-    try:
-        async for event in stream:
-            put(event)
-            if event["type"] == "workflow_complete":
-                result = event["result"]
-    finally:
-        with anyio.CancelScope(shield=True):
-            await stream.aclose()
-    if result is None:
-        name = type(orchestrator).__name__
-        raise GraphError(
-            f"The stream of {name} ended without 'workflow_complete'.", "Yield it with the result."
-        )
-    return result
 
 
 def _stored(result: Any) -> dict[str, Any]:

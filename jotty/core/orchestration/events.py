@@ -178,6 +178,7 @@ class AgentCompleteEvent(_AgentEvent):
         kind: What it came to. A "goto" has no output.
         output: The output.
         target: Where a goto leads, else None.
+        reset: The target and what descends from it, whose outputs a goto makes void; else empty.
         seconds: How long it took.
     """
 
@@ -185,6 +186,7 @@ class AgentCompleteEvent(_AgentEvent):
     kind: Literal["output", "goto", "end"]
     output: Any
     target: str | None
+    reset: list[str]
     seconds: float
 
 

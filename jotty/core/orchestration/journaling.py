@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import attrs
 
-from jotty.core.queue import MICROSECONDS, RetryPolicy, TaskStatus, check_json
-from jotty.errors import QueueError, StorageError, TaskNotFound
+from jotty.core.queue import MICROSECONDS, EncodedEntry, RetryPolicy, TaskStatus, encode_entry
+from jotty.errors import PayloadError, QueueError, StorageError, TaskNotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -96,13 +96,18 @@ class JournalWriter:
         self._task = task
         self._run = run
         self._notify = notify
-        self._waiting: list[dict[str, Any]] = []
+        self._waiting: list[EncodedEntry] = []
         self._flushing = anyio.Lock()
 
     def put(self, event: Mapping[str, Any]) -> None:
-        """Take an event; it is written soon."""
-        if event["type"] not in ENDINGS:
-            self._waiting.append(dict(event))
+        """Take an event as it is now; it is written soon. One that cannot be stored ends the run."""
+        if event["type"] in ENDINGS or self.error is not None:
+            return
+        try:
+            self._waiting.append(_encoded(event, self._queue.max_payload))
+        except PayloadError as error:
+            self._end(error)
+        else:
             self._notify(is_urgent=len(self._waiting) >= GROUP_EVENTS)
 
     async def try_flush(self) -> None:
@@ -113,24 +118,25 @@ class JournalWriter:
         except StorageError:
             self.is_delayed = True
         except QueueError as error:
-            self.error = error
-            self._run.cancel()
+            self._end(error)
+
+    def _end(self, error: QueueError) -> None:
+        self.error = error
+        self._run.cancel()
 
     async def flush(self) -> None:
         """Write what has arrived; what could not be written waits for the next call.
 
         Raises:
-            PayloadError: An event holds what is not strict JSON; names the actor.
             LeaseLost: The task is not held any more.
             StorageError: The store failed.
         """
         async with self._flushing:
-            group = self._waiting
-            entries = self._take()
-            if not entries:
+            group = self._take()
+            if not group:
                 return
             try:
-                await self._queue.record(self._task, entries)
+                await self._queue.record(self._task, group)
             except BaseException:
                 self._waiting[:0] = group
                 raise
@@ -140,31 +146,33 @@ class JournalWriter:
         with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS), suppress(QueueError):
             await self.flush()
 
-    async def rest(self) -> list[dict[str, Any]]:
+    async def rest(self) -> list[EncodedEntry]:
         """Hand out the entries that have not been written yet, to be stored with the task's result.
 
         A flush under way is awaited, so that what it could not write is among them.
-
-        Raises:
-            PayloadError: See `flush`.
         """
         async with self._flushing:
             return self._take()
 
-    def _take(self) -> list[dict[str, Any]]:
-        for event in self._waiting:
-            _check(event)
-        entries = [{"kind": "event", "event": event} for event in self._waiting]
-        self._waiting = []
-        return entries
+    def _take(self) -> list[EncodedEntry]:
+        taken, self._waiting = self._waiting, []
+        return taken
 
 
-def _check(event: Mapping[str, Any]) -> None:
-    """Refuse an event that cannot be stored, in the words of the actor that made it."""
-    agent = event.get("agent", "")
-    if event["type"] == "agent_complete":
-        check_json(event.get("output"), f"the output of actor {agent!r}: it")
-    check_json(dict(event), f"the event {event['type']!r} of actor {agent!r}: it")
+def _encoded(event: Mapping[str, Any], limit: int) -> EncodedEntry:
+    """Return the entry of an event.
+
+    Raises:
+        PayloadError: It holds what is not strict JSON, or too much; names the actor that made it.
+    """
+    try:
+        return encode_entry({"kind": "event", "event": dict(event)}, limit)
+    except PayloadError as error:
+        inside = error.path.removeprefix("entry").removeprefix("['event']")
+        is_output = event["type"] == "agent_complete"
+        what = "the output" if is_output else f"the event {event['type']!r}"
+        path = inside.removeprefix("['output']") if is_output else inside
+        raise PayloadError(f"{what} of actor {event.get('agent', '')!r}: it{path}", error.problem) from None
 
 
 @attrs.define
@@ -189,10 +197,20 @@ class RunFold:
         elif kind == "agent_start":
             self.path.append(event["agent"])
             self.actor_outputs.pop(event["agent"], None)
-        elif kind == "agent_complete" and event.get("kind") == "output":
-            self.actor_outputs[event["agent"]] = event["output"]
+        elif kind == "agent_complete":
+            self._complete(event)
+        elif kind in {"agent_skipped", "agent_cancelled"}:
+            self.actor_outputs.pop(event["agent"], None)
         elif kind == "agent_error":
+            self.actor_outputs.pop(event["agent"], None)
             self.errors.append(event["error"])
+
+    def _complete(self, event: Mapping[str, Any]) -> None:
+        if event["kind"] != "goto":
+            self.actor_outputs[event["agent"]] = event["output"]
+            return
+        for agent in (event["agent"], *event["reset"]):
+            self.actor_outputs.pop(agent, None)
 
 
 async def fold_run(queue: TaskQueue, task_id: str) -> RunFold:

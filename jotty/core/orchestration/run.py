@@ -238,11 +238,12 @@ class Run:
         name, attempt, tell = execution.node.name, execution.attempt, self._announcer.tell
         common = {"agent": name, "attempt": attempt, "seconds": seconds}
         if isinstance(outcome, Output):
-            tell("agent_complete", kind="output", output=outcome.value, target=None, **common)
+            tell("agent_complete", kind="output", output=outcome.value, target=None, reset=[], **common)
         elif isinstance(outcome, End):
-            tell("agent_complete", kind="end", output=outcome.output, target=None, **common)
+            tell("agent_complete", kind="end", output=outcome.output, target=None, reset=[], **common)
         else:
-            tell("agent_complete", kind="goto", output=None, target=outcome.target, **common)
+            reset = [one for one in self.graph.nodes if one in self.graph.closure(outcome.target)]
+            tell("agent_complete", kind="goto", output=None, target=outcome.target, reset=reset, **common)
 
     def _cancel(self, names: Sequence[str]) -> None:
         for name in names:

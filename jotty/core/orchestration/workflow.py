@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 from jotty.core.queue import TaskQueue
 
 from .actor import is_count, is_seconds
 from .background import BackgroundRuns
+from .foreign import relayed
 from .orchestrator import GraphOrchestrator
 from .stream import RunStream
 
@@ -137,7 +139,7 @@ class WorkflowMode:
         self._check_sync("execute_stream")
         given = _given(outputs=outputs, resources=resources)
         stream = self.orchestrator.run_stream(goal, context, max_iterations, **given)
-        return stream if isinstance(stream, RunStream) else RunStream(_relaying(stream))
+        return stream if isinstance(stream, RunStream) else RunStream(partial(relayed, stream))
 
     async def enqueue_task(
         self,
@@ -303,24 +305,3 @@ def _chosen_queue(execution: str, conductor: Conductor, queue: Any) -> Any:
     if execution == "async":
         conductor.task_queue = found
     return found
-
-
-def _relaying(events: Any) -> Callable[[Callable[[Event], None]], Any]:
-    """Run another orchestrator's stream as the work of one of ours."""
-
-    async def relay(tell: Callable[[Event], None]) -> Result:
-        result: Result | None = None
-        try:
-            async for event in events:
-                tell(event)
-                if event["type"] == "workflow_complete":
-                    result = event["result"]
-        finally:
-            close = getattr(events, "aclose", None)
-            if close is not None:
-                await close()
-        if result is None:
-            raise RuntimeError("The orchestrator's stream ended without an event 'workflow_complete'.")
-        return result
-
-    return relay

@@ -16,7 +16,7 @@ from .backend import (
     Swapped,
 )
 from .clock import MICROSECONDS, Clock, SystemClock, microseconds
-from .journal import JournalEntry
+from .journal import EncodedEntry, JournalEntry, encode_entry
 from .loop import EventLoop
 from .manager import QueueManager
 from .options import EnqueueOptions
@@ -42,6 +42,7 @@ __all__ = [
     "Claimed",
     "Clock",
     "Durability",
+    "EncodedEntry",
     "EnqueueOptions",
     "EventLoop",
     "Finished",
@@ -69,6 +70,7 @@ __all__ = [
     "Topics",
     "backends",
     "check_json",
+    "encode_entry",
     "load_backend",
     "load_queue_class",
     "microseconds",

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
     from .task import Head
 
-__all__ = ["RESERVED_KINDS", "JournalEntry", "answer", "client_call", "ended", "entry", "parse"]
+__all__ = [
+    "RESERVED_KINDS",
+    "EncodedEntry",
+    "JournalEntry",
+    "answer",
+    "client_call",
+    "encode_entry",
+    "ended",
+    "entry",
+    "parse",
+]
 
 RESERVED_KINDS: Final = frozenset({"end", "call", "answer"})
 
@@ -37,8 +47,19 @@ class JournalEntry:
     data: dict[str, Any]
 
 
-def entry(data: Mapping[str, Any], limit: int) -> bytes:
-    """Encode an entry that a worker writes.
+@attrs.frozen
+class EncodedEntry:
+    """An entry that was encoded when it was told, since what it holds may change before it is written.
+
+    Attributes:
+        data: What `entry` returned for it.
+    """
+
+    data: bytes
+
+
+def entry(data: Mapping[str, Any] | EncodedEntry, limit: int) -> bytes:
+    """Encode an entry that a worker writes; one that is encoded stays as it is.
 
     Args:
         data: Strict JSON with a `kind`, a text that is not reserved.
@@ -47,11 +68,22 @@ def entry(data: Mapping[str, Any], limit: int) -> bytes:
     Raises:
         PayloadError: It is no such dict, or longer than the limit.
     """
+    if isinstance(data, EncodedEntry):
+        return data.data
     if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
         raise PayloadError("entry", f"must be a dict with a text under 'kind', not {data!r:.100}.")
     if data["kind"] in RESERVED_KINDS:
         raise PayloadError("entry['kind']", f"is {data['kind']!r}, which only the queue writes.")
     return payload.encode(data, "entry", limit=limit)
+
+
+def encode_entry(data: Mapping[str, Any], limit: int) -> EncodedEntry:
+    """Encode an entry now, to be given to `TaskQueue.record` or `Finished` later.
+
+    Raises:
+        PayloadError: See `TaskQueue.record`.
+    """
+    return EncodedEntry(entry(data, limit))
 
 
 def parse(number: int, data: bytes) -> JournalEntry:

@@ -321,7 +321,7 @@ class TaskQueue(QueueReader):
         instant = None if until is None else self._instant(until)
         return await self._settle(settlement.parking(task, awaiting, until=instant))
 
-    async def record(self, task: Task, entries: Iterable[dict[str, Any]]) -> int:
+    async def record(self, task: Task, entries: Iterable[dict[str, Any] | journal.EncodedEntry]) -> int:
         """Append to the task's journal, and return the number of its last entry.
 
         Args:

@@ -57,7 +57,7 @@ class Finished:
     """
 
     result: Any
-    entries: Sequence[dict[str, Any]] = ()
+    entries: Sequence[dict[str, Any] | journal.EncodedEntry] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -204,8 +204,9 @@ class WorkerRun:
         if self._stop_at is None or self._settings.clock.now() < self._stop_at:
             return
         for held in self._held.values():
-            logger.warning("Task %s is released: it did not finish in the grace time.", held.task.id)
-            held.stop("release")
+            if not held.reason:
+                logger.warning("Task %s is released: it did not finish in the grace time.", held.task.id)
+                held.stop("release")
 
     def _room(self) -> int:
         """Return how many tasks to claim now."""
@@ -317,8 +318,9 @@ class WorkerRun:
         seconds = min(REAP_EVERY, self._settings.poll_interval)
         if turn.next_at is not None:
             seconds = min(seconds, max(turn.next_at, 0.001))
-        if self._stop_at is not None:
-            seconds = min(seconds, max(self._stop_at - self._settings.clock.now(), 1000) / MICROSECONDS)
+        now = self._settings.clock.now()
+        if self._stop_at is not None and self._stop_at > now:
+            seconds = min(seconds, (self._stop_at - now) / MICROSECONDS)
         with anyio.CancelScope() as self._idle:
             if can_claim:
                 await self._settings.queue.wait_ready(self._settings.lanes, turn.mark, seconds)
@@ -354,8 +356,12 @@ class WorkerRun:
                 results.append(await self._settings.handler(task))
             if results:
                 return self._completion(task, results[0])
-        except anyio.get_cancelled_exc_class():
-            return await self._cancelled(task)
+        except anyio.get_cancelled_exc_class() as cancelled:
+            return await self._cancelled(task, cancelled)
+        except BaseExceptionGroup as group:  # on trio, one may hold a cancellation beside an error
+            if not isinstance(group, Exception):
+                return await self._cancelled(task, group)
+            return self._failure(task, group)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is the outcome
             return self._failure(task, error)
         if held.reason:
@@ -383,13 +389,15 @@ class WorkerRun:
             return None
         return settlement.release(held.task)  # of a task whose cancel was requested, this makes it cancelled
 
-    async def _cancelled(self, task: Task) -> Settlement:
+    async def _cancelled(self, task: Task, cause: BaseException) -> Settlement:
         """Give the task back if this worker is being cancelled; else the handler cancelled itself."""
         try:
             await checkpoint_if_cancelled()
         except anyio.get_cancelled_exc_class():
             self._settlements.append(settlement.release(task))
             raise
+        if isinstance(cause, BaseExceptionGroup):
+            raise cause
         return self._failure(task, ActorError(str(task.goal)))
 
     def _stop_task(self, task_id: str, reason: str) -> None:
