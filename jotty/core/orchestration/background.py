@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
 from jotty.core.queue import Finished, QueueManager
+from jotty.errors import GraphError
 
 from .foreign import relayed
 from .journaling import JournalWriters, fold_run, stream_run, whole_result
@@ -15,15 +17,16 @@ from .orchestrator import ConductorLike, GraphOrchestrator
 from .resources import opened, scoped
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
     from jotty.core.queue import EnqueueOptions, Task, TaskQueue
 
     from .events import Event
     from .orchestrator import Orchestrator
-    from .result import Result
 
 __all__ = ["BackgroundRuns"]
+
+Work = Callable[[Callable[[Any], None]], Awaitable[Any]]
 
 KEY: Final = "jotty"  # where a task's metadata holds what jotty needs to run it
 
@@ -97,7 +100,7 @@ class BackgroundRuns:
         drain: bool,
         lanes: Sequence[str] | None,
     ) -> int:
-        """Work on the queue until stopped, and return how many goals were settled."""
+        """Work on the queue until stopped, and return how many goals came to their end here."""
         conductor = self._conductor
         writers = JournalWriters(self.queue, conductor.clock, conductor.random)
         shared: dict[str, Any] = {}
@@ -144,21 +147,31 @@ class BackgroundRuns:
         """Run a task's goal, its events written to the journal as they come."""
         with anyio.CancelScope() as scope, writers.writer(task, scope) as writer:
             try:
-                result = await self._run(task, shared, writer.put)
+                run = self._prepared(task, shared)
+                result = await run(writer.put)
             except BaseException:
                 await writer.flush_last()
                 raise
             return Finished(_stored(result), await writer.rest())
         raise writer.error or RuntimeError("The run was cancelled without a reason.")
 
-    async def _run(self, task: Task, shared: Mapping[str, Any], put: Callable[[Any], None]) -> Result:
-        own = task.metadata.get(KEY) or {}
-        max_iterations = own.get("max_iterations", 100)
-        if isinstance(self._orchestrator, GraphOrchestrator):
+    def _prepared(self, task: Task, shared: Mapping[str, Any]) -> Work:
+        """Return what runs a task's goal.
+
+        Raises:
+            GraphError: It cannot run here, however often it is tried.
+        """
+        try:
+            own = task.metadata.get(KEY, {})
+            max_iterations = own.get("max_iterations", 100)
+            if not isinstance(self._orchestrator, GraphOrchestrator):
+                stream = self._orchestrator.run_stream(task.goal, task.context, max_iterations)
+                return partial(relayed, stream)
             orchestrator = self._orchestrator_of(own, self._orchestrator)
             run = orchestrator.prepare(task.goal, task.context, max_iterations, shared=shared, run_id=task.id)
-            return await run.execute(put)
-        return await relayed(self._orchestrator.run_stream(task.goal, task.context, max_iterations), put)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise GraphError("The task cannot be run by this workflow.", str(error)) from error
+        return run.execute
 
     def _orchestrator_of(self, own: Mapping[str, Any], default: GraphOrchestrator) -> GraphOrchestrator:
         """Return what runs a goal in the mode and order that it carries."""

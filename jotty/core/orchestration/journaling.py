@@ -23,6 +23,7 @@ __all__ = ["JournalWriter", "JournalWriters", "RunFold", "stream_run"]
 GROUP_SECONDS: Final = 0.05
 GROUP_EVENTS: Final = 64
 RECONNECT: Final = RetryPolicy(delay=0.1, cap=5.0)
+ROOM: Final = 64 * 1024  # for what an event adds to a value that is itself held to max_payload
 LAST_WORDS: Final = 2.0  # seconds for the events of a run that is being cancelled
 # What becomes of the task says how the run ended, once; its attempts do not.
 ENDINGS: Final = frozenset({"workflow_complete", "workflow_error"})
@@ -166,7 +167,7 @@ def _encoded(event: Mapping[str, Any], limit: int) -> EncodedEntry:
         PayloadError: It holds what is not strict JSON, or too much; names the actor that made it.
     """
     try:
-        return encode_entry({"kind": "event", "event": dict(event)}, limit)
+        return encode_entry({"kind": "event", "event": dict(event)}, limit + ROOM)
     except PayloadError as error:
         inside = error.path.removeprefix("entry").removeprefix("['event']")
         is_output = event["type"] == "agent_complete"
@@ -258,12 +259,15 @@ async def _ending(queue: TaskQueue, task_id: str, end: JournalEntry) -> Any:
         raise TaskNotFound(task_id)
     fold = await fold_run(queue, task_id)
     event = {"run_id": task_id, "seq": end.number, "time": end.data["time"] / MICROSECONDS}
-    if task.status is TaskStatus.COMPLETED:
+    status = end.data["status"]  # not the task's, which may have been retried since
+    if status == TaskStatus.COMPLETED:
         return {"type": "workflow_complete", **event, "result": whole_result(task.result, fold)}
-    kind, message = "TaskCancelled", "The task was cancelled."
-    if task.status is TaskStatus.FAILED and task.error:
-        kind, message = task.error["type"], task.error["message"]
-    error = {"agent": "", "attempt": task.attempt, "type": kind, "message": message}
+    if status == TaskStatus.CANCELLED:
+        error = _error("TaskCancelled", "The task was cancelled.", end)
+    elif task.status is TaskStatus.FAILED and task.error:
+        error = _error(task.error["type"], task.error["message"], end)
+    else:
+        error = fold.errors[-1] if fold.errors else _error("TaskFailed", "The task failed.", end)
     result = {
         "success": False,
         "final_output": None,
@@ -272,6 +276,10 @@ async def _ending(queue: TaskQueue, task_id: str, end: JournalEntry) -> Any:
         "metadata": {"run_id": task_id, "iterations": len(fold.path), "path": fold.path},
     }
     return {"type": "workflow_error", **event, "error": error, "result": result}
+
+
+def _error(kind: str, message: str, end: JournalEntry) -> dict[str, Any]:
+    return {"agent": "", "attempt": end.data["attempt"], "type": kind, "message": message}
 
 
 def whole_result(stored: Any, fold: RunFold) -> Any:

@@ -37,6 +37,7 @@ class _Host(Generic[E]):
         self.error: BaseException | None = None
         self.news = anyio.Event()
         self.ended = anyio.Event()
+        self.is_awaited = False
         self.scope = CancelScope()
         self.loop = EventLoop()
 
@@ -88,15 +89,22 @@ class RunStream(Generic[E]):
 
         Raises:
             StopAsyncIteration: The run is over, or the stream was closed.
+            RuntimeError: Another task is waiting for it.
         """
         if self._is_closed:
             raise StopAsyncIteration
         host = self._started()
-        while not host.events:
-            if host.ended.is_set():
-                raise StopAsyncIteration
-            host.news = anyio.Event()
-            await host.news.wait()
+        if host.is_awaited:
+            raise RuntimeError("Another task waits for the next event. A stream has one consumer.")
+        host.is_awaited = True
+        try:
+            while not host.events:
+                if host.ended.is_set():
+                    raise StopAsyncIteration
+                host.news = anyio.Event()
+                await host.news.wait()
+        finally:
+            host.is_awaited = False
         return host.events.popleft()
 
     async def __aenter__(self) -> Self:

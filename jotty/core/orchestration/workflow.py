@@ -181,7 +181,7 @@ class WorkflowMode:
         drain: bool = False,
         lanes: Sequence[str] | None = None,
     ) -> int:
-        """Run queued goals until `stop_processing`, and return how many were settled.
+        """Run queued goals until `stop_processing`, and return how many came to their end here.
 
         If it is cancelled (by Ctrl-C, say), what runs is cancelled and given back to the queue at once.
 

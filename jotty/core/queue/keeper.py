@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import anyio.to_thread
 
-from jotty.errors import QueueClosed, StorageError
+from jotty.errors import QueueClosed, SchemaError, StorageError, StoreCorrupt
 
 from .clock import microseconds
 from .loop import EventLoop
@@ -128,6 +128,8 @@ class LeaseKeeper:
                 records = await backend.extend(leases, self._lease_us)
             except QueueClosed:
                 return
+            except (SchemaError, StoreCorrupt):
+                raise
             except StorageError as failure:
                 pause = min(self._interval / 4, 1.0)
                 logger.warning("Could not renew %d leases, trying again: %s", len(leases), failure)

@@ -83,7 +83,7 @@ class QueueManager:
         self._loop: EventLoop | None = None
 
     async def run(self, *, max_tasks: int | None = None, drain: bool = False) -> int:
-        """Work until `stop`, and return how many tasks were settled.
+        """Work until `stop`, and return how many tasks came to their end here.
 
         Cancelling it cancels the handlers, gives their tasks back at once and leaves nothing running.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from jotty.errors import PayloadError
@@ -27,7 +28,7 @@ def encode(value: Any, path: str = "value", *, limit: int | None = None) -> byte
     Raises:
         PayloadError: It is anything else (see `check_json`), or longer than the limit.
     """
-    check_json(value, path)
+    check_json(value, path, limit=limit)
     data = dumps(value)
     if limit is not None and len(data) > limit:
         raise PayloadError(path, f"is {len(data)} bytes of JSON, more than max_payload={limit}.")
@@ -44,38 +45,87 @@ def decode(data: bytes) -> Any:
     return json.loads(data)
 
 
-def check_json(value: Any, path: str = "value") -> None:
+def check_json(value: Any, path: str = "value", *, limit: int | None = None) -> None:
     """Refuse what would not come back type-identical.
+
+    Args:
+        value: Any value.
+        path: What to call it in an error.
+        limit: The most bytes that its JSON may have: one that must be longer is not looked through.
 
     Raises:
         PayloadError: NaN or infinities, keys that are no strings, tuples, sets, bytes and other objects,
             subclasses of JSON's types, lone surrogates, cycles, more than 100 levels, or integers
-            beyond 64 bits; `.path` says where.
+            beyond 64 bits; `.path` says where. Or it is far beyond the limit.
     """
-    where: list[Any] = []
-    problem = _check(value, MAX_DEPTH, where)
+    check = _Check(limit)
+    problem = check.value(value, MAX_DEPTH)
+    if check.is_too_large:
+        raise PayloadError(path, f"is more than max_payload={limit} bytes of JSON.")
     if problem is not None:
-        raise PayloadError(path + "".join(f"[{step!r}]" for step in reversed(where)), problem)
+        raise PayloadError(path + "".join(f"[{step!r}]" for step in reversed(check.where)), problem)
 
 
-def _check(value: Any, depth: int, where: list[Any]) -> str | None:
-    """Return what is wrong, with the steps to it appended to `where`, innermost first."""
-    kind = type(value)
-    if kind is str:
-        return None if value.isascii() else _check_text(value)
-    if kind is bool or value is None:
+class _Check:
+    """One look through a value.
+
+    Attributes:
+        where: The steps to what is wrong, innermost first.
+        is_too_large: Whether there is more than the limit allows; the look then ends.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self.where: list[Any] = []
+        self.is_too_large = False
+        self._room = math.inf if limit is None else limit // 2  # an item is a digit and a comma, or more
+
+    def value(self, value: Any, depth: int) -> str | None:
+        """Return what is wrong."""
+        kind = type(value)
+        if kind is str:
+            return None if value.isascii() else _check_text(value)
+        if kind is bool or value is None:
+            return None
+        if kind is int:
+            return (
+                None
+                if _INT_MIN <= value <= _INT_MAX
+                else "is an integer beyond 64 bits. Pass it as a string."
+            )
+        if kind is float:
+            return (
+                None
+                if -_INFINITY < value < _INFINITY
+                else f"is {value!r}, which JSON does not have. Use None."
+            )
+        if kind is dict:
+            return self._keys(value) or self._items(value.items(), len(value), depth)
+        if kind is list:
+            return self._items(enumerate(value), len(value), depth)
+        return _check_other(value)
+
+    def _keys(self, value: dict[Any, Any]) -> str | None:
+        for key in value:
+            if type(key) is not str:
+                return f"has the key {key!r}, which is no string."
+            if not key.isascii() and (problem := _check_text(key)):
+                self.where.append(key)
+                return f"is a key that {problem}"
         return None
-    if kind is int:
-        return None if _INT_MIN <= value <= _INT_MAX else "is an integer beyond 64 bits. Pass it as a string."
-    if kind is float:
-        return (
-            None if -_INFINITY < value < _INFINITY else f"is {value!r}, which JSON does not have. Use None."
-        )
-    if kind is dict:
-        return _check_dict(value, depth, where)
-    if kind is list:
-        return _check_items(enumerate(value), depth, where)
-    return _check_other(value)
+
+    def _items(self, items: Any, number: int, depth: int) -> str | None:
+        if depth == 0:
+            return f"is nested more than {MAX_DEPTH} levels deep, or contains itself."
+        self._room -= number
+        if self._room < 0:
+            self.is_too_large = True
+            return "is too large."
+        for step, item in items:
+            problem = self.value(item, depth - 1)
+            if problem is not None:
+                self.where.append(step)
+                return problem
+        return None
 
 
 def _check_text(text: str) -> str | None:
@@ -83,27 +133,6 @@ def _check_text(text: str) -> str | None:
         text.encode()
     except UnicodeEncodeError:
         return "holds a lone surrogate, which UTF-8 does not have."
-    return None
-
-
-def _check_dict(value: dict[Any, Any], depth: int, where: list[Any]) -> str | None:
-    for key in value:
-        if type(key) is not str:
-            return f"has the key {key!r}, which is no string."
-        if not key.isascii() and (problem := _check_text(key)):
-            where.append(key)
-            return f"is a key that {problem}"
-    return _check_items(value.items(), depth, where)
-
-
-def _check_items(items: Any, depth: int, where: list[Any]) -> str | None:
-    if depth == 0:
-        return f"is nested more than {MAX_DEPTH} levels deep, or contains itself."
-    for step, item in items:
-        problem = _check(item, depth - 1, where)
-        if problem is not None:
-            where.append(step)
-            return problem
     return None
 
 

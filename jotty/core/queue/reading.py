@@ -173,9 +173,9 @@ class QueueReader:
         deadline = None if timeout is None else self._clock.now() + microseconds(timeout)
         mark = await backend.wait(f"task:{id}", -1, 0)
         while True:
-            task = await self._existing(id)
+            task = await self._existing(id, payload=False)
             if task.status.is_terminal:
-                return _result_of(task)
+                return _result_of(await self._existing(id))
             remaining = PATIENCE if deadline is None else (deadline - self._clock.now()) / MICROSECONDS
             if remaining <= 0:
                 raise TimeoutError(f"Task {id} is still {task.status} after {timeout} s.")
@@ -200,7 +200,7 @@ class QueueReader:
         backend = await self._open()
         while True:
             mark = await backend.wait(f"task:{id}", -1, 0)
-            is_over = (await self._existing(id)).status.is_terminal
+            is_over = (await self._existing(id, payload=False)).status.is_terminal
             while page := await backend.read(id, after, PAGE):
                 for number, data in page:
                     yield parse(number, data)

@@ -88,7 +88,7 @@ def new_payload(new: NewTask, limit: int) -> bytes:
         if value is not None:
             parts[name] = value
     for name, part in parts.items():
-        payload.check_json(part, name)
+        payload.check_json(part, name, limit=limit)
     parts = {name: part for name, part in parts.items() if part or name == "goal"}
     for name, value in (new.headers or {}).items():
         if not isinstance(value, str):

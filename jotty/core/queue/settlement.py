@@ -35,6 +35,7 @@ class Settlement:
         outcome_if_failed: The same, where the move turns out to fail the task.
         entries: Journal entries to append in the same step.
         completes: Whether finding the task completed under this lease is success (C29).
+        proposed: What was tried to be written; kept to know it again.
     """
 
     task: Task
@@ -43,10 +44,12 @@ class Settlement:
     outcome_if_failed: bytes | None = None
     entries: Sequence[bytes] = ()
     completes: bool = False
+    proposed: list[Head] = attrs.field(factory=list, eq=False)
 
     def change(self, head: Head, now: int) -> Change:
         """Return the swap that settles the task, whose stored head this is."""
         moved = self.move(head, now)
+        self.proposed.append(moved)
         outcome = self.outcome_if_failed if moved.status is TaskStatus.FAILED else None
         return change(head, moved, outcome=outcome or self.outcome, entries=self.entries)
 
@@ -59,7 +62,9 @@ class Settlement:
         return self.holds(self.task.head)
 
     def is_done(self, head: Head) -> bool:
-        """Whether an earlier call with this lease has completed the task already."""
+        """Whether this is what an earlier try has written, its answer lost; or another completion with it."""
+        if head in self.proposed:
+            return True
         return self.completes and head.status is TaskStatus.COMPLETED and head.lease == self.task.lease
 
 

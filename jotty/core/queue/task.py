@@ -56,6 +56,7 @@ TERMINAL: Final = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus
 LIVE: Final = frozenset(TaskStatus) - TERMINAL
 
 MAX_NAME = 200
+MAX_COUNT = 2**53
 
 
 def from_microseconds(instant: int) -> datetime:
@@ -300,10 +301,10 @@ def check_count(kind: str, count: object, *, least: int = 1) -> None:
     """Refuse what is no count.
 
     Raises:
-        ValueError: It is no int, or below the least that makes sense.
+        ValueError: It is no int, below the least that makes sense, or beyond what every store can hold.
     """
-    if type(count) is not int or count < least:
-        raise ValueError(f"{kind} must be an int of at least {least}, not {count!r}.")
+    if type(count) is not int or not least <= count <= MAX_COUNT:
+        raise ValueError(f"{kind} must be an int from {least} to {MAX_COUNT}, not {count!r}.")
 
 
 _INITIAL: Final = (TaskStatus.PENDING, TaskStatus.BACKLOG, TaskStatus.SUGGESTED)

@@ -512,7 +512,7 @@ class TaskQueue(QueueReader):
         if not isinstance(older_than, timedelta) or older_than < timedelta(0):
             raise ValueError(f"older_than must be a timedelta >= 0, not {older_than!r}.")
         backend = await self._open()
-        before = backend.now() - microseconds(older_than.total_seconds())
+        before = max(backend.now() - microseconds(older_than.total_seconds()), 0)
         deleted = 0
         while page := await backend.find(Query(statuses=TERMINAL, finished_before=before, limit=PAGE)):
             await self._examine_fired()

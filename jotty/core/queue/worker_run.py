@@ -129,7 +129,7 @@ class WorkerRun:
         return tuple(held.task for held in self._held.values())
 
     async def work(self) -> int:
-        """Work until there is nothing left to do or `stop`, and return how many tasks were settled."""
+        """Work until there is nothing left to do or `stop`, and return how many tasks ended here."""
         async with anyio.create_task_group() as keepers:
             keepers.start_soon(self._keep_leases)
             try:
@@ -145,7 +145,8 @@ class WorkerRun:
 
     def stop(self, grace: float) -> None:
         """Claim no more, and release after the grace time, in seconds, what still runs then."""
-        self._stop_at = self._settings.clock.now() + microseconds(grace)
+        at = self._settings.clock.now() + microseconds(grace)
+        self._stop_at = at if self._stop_at is None else min(self._stop_at, at)
         self._notify()
 
     # The loop
@@ -229,7 +230,7 @@ class WorkerRun:
         except BaseException:
             self._settlements[:0] = settlements  # to be settled at the next try, or on the way out
             raise
-        if self._failures:
+        if self._failures and (settlements or turn.claimed):
             logger.warning("The store answers again after %d failures.", self._failures)
             self._failures = 0
         self._note(settlements, turn.settled)
@@ -253,7 +254,7 @@ class WorkerRun:
             if isinstance(end, QueueError):
                 logger.warning("The work on task %s is dropped: %s", one.task.id, end)
                 continue
-            self._settled += 1
+            self._settled += end.status.is_terminal
             logger.info("Task %s is %s.", end.id, end.status)
             if end.status is TaskStatus.PENDING:
                 self._retries_until = max(self._retries_until, end.head.run_at)
@@ -264,7 +265,9 @@ class WorkerRun:
         if claimed:
             self._shy = None
         for task in claimed:
-            if earlier := self._held.get(task.id):
+            if self._stop_at is not None:
+                self._put_back(task)
+            elif earlier := self._held.get(task.id):
                 earlier.stop("lost")  # it does not know yet that its lease was
                 self._put_back(task, delay=REAP_EVERY)
             elif task.isolated and not is_alone:
