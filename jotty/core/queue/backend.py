@@ -294,7 +294,8 @@ class QueueBackend(ABC):
     async def wait(self, topic: str, mark: int, timeout: float) -> int:
         """Return the current mark once the topic has changed since `mark`, or after `timeout` seconds.
 
-        Topics are "lane:x" (a task of lane x became pending) and "task:id" (it or its journal was written).
-        It returns at once if the topic has changed already, and may return early, so that no wake-up is
-        lost. A mark of -1 returns at once with the current mark.
+        Topics are "lane:x" (a task of lane x became pending), "task:id" (it or its journal was written) and
+        "worker:x" (a task that worker x runs is asked to stop); `topics_of` gives those of a head. It
+        returns at once if the topic has changed already, and may return early, so that no wake-up is lost.
+        A mark of -1 returns at once with the current mark.
         """

@@ -93,7 +93,6 @@ class TaskQueue(QueueReader):
     Attributes:
         backend: The store.
         max_payload: As above.
-        cancel_listeners: By id, what a worker wants called when a task it runs is asked to stop.
     """
 
     def __init__(
@@ -109,7 +108,6 @@ class TaskQueue(QueueReader):
             check_count("max_size", max_size)
         check_count("max_payload", max_payload)
         super().__init__(backend, clock or SystemClock())
-        self.cancel_listeners: dict[str, Callable[[], object]] = {}
         self._random: Random = random or SystemRandom()
         self._max_size = max_size
         self.max_payload = max_payload
@@ -408,8 +406,9 @@ class TaskQueue(QueueReader):
     async def cancel(self, id: str) -> bool:  # noqa: A002
         """Cancel a task: at once if it waits, else by asking its worker.
 
-        The worker learns of it at its next heartbeat, at most a third of its lease later (at once through
-        this handle), and stops the task; one that completes meanwhile stays completed.
+        The worker learns of it at once where the backend can wake it (from other processes, see the
+        backend), else at its next heartbeat, at most a third of its lease later, and stops the task; one that
+        completes meanwhile stays completed.
 
         Returns:
             Whether the task was live.
@@ -422,10 +421,7 @@ class TaskQueue(QueueReader):
             lambda head, _, now: lifecycle.cancelled(head, now),
             lambda now: journal.client_call("cancel", now),
         )
-        is_asked = head.status is TaskStatus.IN_PROGRESS
-        if is_asked and (listener := self.cancel_listeners.get(id)):
-            listener()
-        return is_changed or is_asked
+        return is_changed or head.status is TaskStatus.IN_PROGRESS
 
     async def retry(self, id: str) -> Task:  # noqa: A002
         """Start a failed or cancelled task afresh, with all its attempts; blocked if dependencies are live.

@@ -22,9 +22,14 @@ MAX_REMEMBERED: Final = 10_000
 
 
 def topics_of(head: Head) -> tuple[str, ...]:
-    """Return what to `bump` when this head was written: its task, and its lane if it can be claimed."""
+    """Return what to `bump` when this head was written.
+
+    That is its task, its lane if it can be claimed, and its worker if that is asked to stop it.
+    """
     if head.status == "pending":
         return (f"task:{head.id}", f"lane:{head.lane}")
+    if head.cancel_requested and head.status == "in_progress":
+        return (f"task:{head.id}", f"worker:{head.worker}")
     return (f"task:{head.id}",)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -16,6 +16,7 @@ from jotty.errors import (
     GraphError,
     MaxIterationsExceeded,
     PayloadError,
+    QueueClosed,
     QueueError,
     SchemaError,
     StorageError,
@@ -41,6 +42,8 @@ logger = logging.getLogger("jotty.queue")
 Handler = Callable[[Task], Awaitable[Any]]
 REAP_EVERY: Final = 1.0
 RECONNECT: Final = RetryPolicy(delay=0.1, cap=5.0)
+HEARING_PATIENCE: Final = 60.0
+HEARING_PAUSE: Final = 0.1  # seconds: a busy store must not make us look more often
 LAST_WORDS: Final = 5.0  # seconds for releasing what runs when the worker itself is cancelled
 NO_TURN: Final = Turn([], [], 0, None)
 # Errors that another attempt would only repeat
@@ -154,15 +157,38 @@ class WorkerRun:
     async def _run_handlers(self) -> None:
         try:
             async with anyio.create_task_group() as handlers:
+                handlers.start_soon(self._hear_of_cancels)
                 try:
                     while await self._step(handlers):
                         pass
                 except Exception as error:  # noqa: BLE001 - raised by work(), where no task group wraps it
                     self._error = error
-                    handlers.cancel_scope.cancel()
+                handlers.cancel_scope.cancel()
         finally:
             if self._settlements:
                 await self._settle_last()
+
+    async def _hear_of_cancels(self) -> None:
+        """Stop what is asked to stop as soon as the backend tells; where it cannot, the keeper does later."""
+        queue, clock = self._settings.queue, self._settings.clock
+        topic = f"worker:{self._settings.worker}"
+        with suppress(QueueClosed):  # the others find out, and end the run
+            mark = -1
+            while True:
+                with suppress(StorageError):  # the others say so
+                    if mark == -1:
+                        mark = await queue.backend.wait(topic, mark, 0)
+                    mark = await queue.backend.wait(topic, mark, HEARING_PATIENCE)
+                    await self._stop_cancelled()
+                await clock.sleep(HEARING_PAUSE)
+
+    async def _stop_cancelled(self) -> None:
+        records = (
+            await self._settings.queue.backend.get(list(self._held), payload=False) if self._held else []
+        )
+        for record in records:
+            if record is not None and record.head.cancel_requested:
+                self._stop_task(record.head.id, "cancel")
 
     async def _keep_leases(self) -> None:
         try:
@@ -281,7 +307,6 @@ class WorkerRun:
         self._held[task.id] = held
         self._started += 1
         self._keeper.hold(task.id, task.lease)
-        self._settings.queue.cancel_listeners[task.id] = partial(held.stop, "cancel")
         handlers.start_soon(self._handle, held, name=f"task {task.id}")
 
     def _put_back(self, task: Task, *, delay: float = 0.0) -> None:
@@ -343,7 +368,6 @@ class WorkerRun:
             end = await self._settlement_of(held)
         finally:
             del self._held[held.task.id]
-            del self._settings.queue.cancel_listeners[held.task.id]
             self._notify()
         if end is None:
             self._keeper.drop(held.task.id, held.task.lease)
