@@ -248,11 +248,13 @@ class PayloadError(QueueError):
     Attributes:
         path: Where the offending value stands, like `context['frame'][3]`.
         problem: What is wrong with it.
+        is_too_large: Whether it is strict JSON, but too much of it.
     """
 
-    def __init__(self, path: str, problem: str) -> None:
+    def __init__(self, path: str, problem: str, *, is_too_large: bool = False) -> None:
         self.path = path
         self.problem = problem
+        self.is_too_large = is_too_large
         super().__init__(f"{path} {problem}")
 
 

@@ -70,7 +70,7 @@ async def test_functions_become_actors() -> None:
         ([plain, plain], {}, GraphError, "Two actors are named 'plain'"),
         ([actor(plain, name="goal")], {}, GraphError, "can't be named 'goal'"),
         ([3], {}, TypeError, "3"),
-        ([plain], {"name": ""}, ValueError, "name must be a text"),
+        ([plain], {"name": ""}, ValueError, "name must be 1 to 200 printable"),
         ([plain], {"on_error": "ignore"}, ValueError, "on_error must be 'raise' or 'continue'"),
         ([plain], {"max_parallel": 0}, ValueError, "max_parallel"),
         ([plain], {"max_parallel": True}, ValueError, "max_parallel"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
-from jotty.core.queue import Finished, QueueManager
+from jotty.core.queue import Finished, QueueManager, TaskQueue
 from jotty.errors import GraphError
 
 from .foreign import relayed
@@ -19,7 +19,7 @@ from .resources import opened, scoped
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
-    from jotty.core.queue import EnqueueOptions, Task, TaskQueue
+    from jotty.core.queue import EnqueueOptions, Task
 
     from .events import Event
     from .orchestrator import Orchestrator
@@ -83,7 +83,10 @@ class BackgroundRuns:
             own["mode"] = self._orchestrator.mode.value
             if self._orchestrator.agent_order is not None:
                 own["agent_order"] = list(self._orchestrator.agent_order)
-        metadata = options.get("metadata") or {}
+        metadata = options.get("metadata")
+        metadata = {} if metadata is None else metadata
+        if not isinstance(metadata, dict):
+            raise TypeError(f"metadata must be a dict or None, not {metadata!r}.")
         if KEY in metadata:
             raise ValueError(f"metadata[{KEY!r}] is jotty's own. Use another key.")
         given: EnqueueOptions = {"lane": self._conductor.name, **options, "metadata": {**metadata, KEY: own}}
@@ -180,6 +183,16 @@ class BackgroundRuns:
         if mode == default.mode and order == (default.agent_order and list(default.agent_order)):
             return default
         return GraphOrchestrator(self._conductor, mode, order, thread_grace=default.thread_grace)
+
+
+def check_queue(name: str, queue: object) -> None:
+    """Refuse what is neither a task queue nor None.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if queue is not None and not isinstance(queue, TaskQueue):
+        raise TypeError(f"{name} must be a TaskQueue, like SQLiteTaskQueue('tasks.db'), not {queue!r}.")
 
 
 async def _beside(

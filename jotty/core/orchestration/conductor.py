@@ -6,11 +6,11 @@ import random as random_module
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
-from jotty.core.queue import SystemClock
+from jotty.core.queue import SystemClock, check_name
 from jotty.errors import GraphError
 
 from .actor import ERROR_POLICIES, ErrorPolicy, Limit, as_actor, is_count
-from .background import BackgroundRuns
+from .background import BackgroundRuns, check_queue
 from .binding import RESERVED, listed
 from .graph import GraphMode, check_actors
 from .orchestrator import GraphOrchestrator
@@ -192,8 +192,8 @@ class Conductor:
     def _check(self) -> None:
         if not self.actors:
             raise ValueError("A conductor needs at least one actor.")
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"name must be a text, not {self.name!r}.")
+        check_name("name", self.name)  # it is a lane
+        check_queue("task_queue", self.task_queue)
         if self.on_error not in ERROR_POLICIES:
             raise ValueError(f"on_error must be 'raise' or 'continue', not {self.on_error!r}.")
         if self.max_parallel is not None and not is_count(self.max_parallel, 1):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import attrs
 
-from jotty.core.queue import MICROSECONDS, EncodedEntry, RetryPolicy, TaskStatus, encode_entry
+from jotty.core.queue import (
+    MICROSECONDS,
+    ROOM,
+    EncodedEntry,
+    RetryPolicy,
+    TaskStatus,
+    encode,
+    encode_entry,
+)
 from jotty.errors import PayloadError, QueueError, StorageError, TaskNotFound
 
 if TYPE_CHECKING:
@@ -23,7 +32,6 @@ __all__ = ["JournalWriter", "JournalWriters", "RunFold", "stream_run"]
 GROUP_SECONDS: Final = 0.05
 GROUP_EVENTS: Final = 64
 RECONNECT: Final = RetryPolicy(delay=0.1, cap=5.0)
-ROOM: Final = 64 * 1024  # for what an event adds to a value that is itself held to max_payload
 LAST_WORDS: Final = 2.0  # seconds for the events of a run that is being cancelled
 # What becomes of the task says how the run ended, once; its attempts do not.
 ENDINGS: Final = frozenset({"workflow_complete", "workflow_error"})
@@ -166,14 +174,16 @@ def _encoded(event: Mapping[str, Any], limit: int) -> EncodedEntry:
     Raises:
         PayloadError: It holds what is not strict JSON, or too much; names the actor that made it.
     """
+    agent, is_output = event.get("agent", ""), event["type"] == "agent_complete"
+    if is_output:
+        encode(event.get("output"), f"the output of actor {agent!r}: it", limit=limit)
     try:
         return encode_entry({"kind": "event", "event": dict(event)}, limit + ROOM)
     except PayloadError as error:
         inside = error.path.removeprefix("entry").removeprefix("['event']")
-        is_output = event["type"] == "agent_complete"
-        what = "the output" if is_output else f"the event {event['type']!r}"
-        path = inside.removeprefix("['output']") if is_output else inside
-        raise PayloadError(f"{what} of actor {event.get('agent', '')!r}: it{path}", error.problem) from None
+        raise PayloadError(
+            f"the event {event['type']!r} of actor {agent!r}: it{inside}", error.problem
+        ) from None
 
 
 @attrs.define
@@ -207,22 +217,22 @@ class RunFold:
             self.errors.append(event["error"])
 
     def _complete(self, event: Mapping[str, Any]) -> None:
-        if event["kind"] != "goto":
-            self.actor_outputs[event["agent"]] = event["output"]
+        if event.get("kind") != "goto":
+            self.actor_outputs[event["agent"]] = event.get("output")
             return
         for agent in (event["agent"], *event["reset"]):
             self.actor_outputs.pop(agent, None)
 
 
-async def fold_run(queue: TaskQueue, task_id: str) -> RunFold:
-    """Return what a task's journal says of its run.
+async def fold_run(queue: TaskQueue, task_id: str, *, until: float = math.inf) -> RunFold:
+    """Return what a task's journal says of its run, up to an entry.
 
     Raises:
         TaskNotFound: There is no such task.
     """
     fold = RunFold()
     async for entry in queue.events(task_id, follow=False):
-        if entry.kind == "event":
+        if entry.kind == "event" and entry.number <= until:
             fold.add(entry.data["event"])
     return fold
 
@@ -247,7 +257,7 @@ async def stream_run(queue: TaskQueue, id: str, after: int = 0) -> AsyncIterator
         if entry.kind == "event":
             event: Any = {**entry.data["event"], "seq": entry.number}
             yield event
-        end = entry if entry.kind == "end" else end
+        end = entry if entry.kind == "end" else None
     if end is not None:
         yield await _ending(queue, id, end)
 
@@ -257,7 +267,7 @@ async def _ending(queue: TaskQueue, task_id: str, end: JournalEntry) -> Any:
     task = await queue.get(task_id)
     if task is None:
         raise TaskNotFound(task_id)
-    fold = await fold_run(queue, task_id)
+    fold = await fold_run(queue, task_id, until=end.number)
     event = {"run_id": task_id, "seq": end.number, "time": end.data["time"] / MICROSECONDS}
     status = end.data["status"]  # not the task's, which may have been retried since
     if status == TaskStatus.COMPLETED:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
-from jotty.core.queue import TaskQueue
-
 from .actor import is_count, is_seconds
-from .background import BackgroundRuns
+from .background import BackgroundRuns, check_queue
 from .foreign import relayed
 from .orchestrator import GraphOrchestrator
 from .stream import RunStream
@@ -16,7 +14,7 @@ from .stream import RunStream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from jotty.core.queue import EnqueueOptions
+    from jotty.core.queue import EnqueueOptions, TaskQueue
 
     from .conductor import Conductor
     from .events import Event
@@ -291,8 +289,7 @@ def _checked(orchestrator: Orchestrator, order: Sequence[str] | None) -> Orchest
 
 def _chosen_queue(execution: str, conductor: Conductor, queue: Any) -> Any:
     """Return the queue of a workflow, and give it to a conductor that has none."""
-    if queue is not None and not isinstance(queue, TaskQueue):
-        raise TypeError(f"queue must be a TaskQueue, like SQLiteTaskQueue('tasks.db'), not {queue!r}.")
+    check_queue("queue", queue)
     held = conductor.task_queue
     if queue is not None and held is not None and queue is not held:
         raise ValueError("The workflow and its conductor have different queues. Give it to one of them only.")

@@ -20,12 +20,12 @@ from .journal import EncodedEntry, JournalEntry, encode_entry
 from .loop import EventLoop
 from .manager import QueueManager
 from .options import EnqueueOptions
-from .payload import MAX_PAYLOAD, check_json
+from .payload import MAX_PAYLOAD, ROOM, check_json, encode
 from .reading import QueueStats
 from .registry import backends, load_backend, load_queue_class, open_queue
 from .retry import Random, RetryLater, RetryPolicy
 from .state import QueueState
-from .task import Head, NewTask, Ref, Task, TaskStatus
+from .task import Head, NewTask, Ref, Task, TaskStatus, check_name
 from .task_queue import TaskQueue
 from .topics import Topics, topics_of
 from .worker_run import Finished
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_PAYLOAD",
     "MICROSECONDS",
+    "ROOM",
     "Change",
     "ClaimRequest",
     "Claimed",
@@ -70,6 +71,8 @@ __all__ = [
     "Topics",
     "backends",
     "check_json",
+    "check_name",
+    "encode",
     "encode_entry",
     "load_backend",
     "load_queue_class",

@@ -104,7 +104,8 @@ class QueueManager:
         try:
             await self._settings.queue.reap()
             self._run = WorkerRun(self._settings, max_tasks=max_tasks, drain=drain)
-            self._stop()
+            if self._grace is not None:
+                self._run.stop(self._grace)
             return await self._run.work()
         finally:
             self._loop = self._run = self._grace = None
@@ -117,13 +118,14 @@ class QueueManager:
         Args:
             grace: Seconds; None for the worker's own.
         """
-        self._grace = self._settings.grace if grace is None else grace
-        if self._loop is not None:
-            self._loop.call_soon(self._stop)
+        grace = self._settings.grace if grace is None else grace
+        self._grace = grace if self._grace is None else min(self._grace, grace)
+        if (loop := self._loop) is not None:
+            loop.call_soon(self._stop, grace)
 
-    def _stop(self) -> None:
-        if self._run is not None and self._grace is not None:
-            self._run.stop(self._grace)
+    def _stop(self, grace: float) -> None:
+        if self._run is not None:
+            self._run.stop(grace)
 
     @property
     def running(self) -> tuple[Task, ...]:

@@ -8,10 +8,11 @@ from typing import Any
 
 from jotty.errors import PayloadError
 
-__all__ = ["MAX_DEPTH", "MAX_PAYLOAD", "check_json", "decode", "dumps", "encode"]
+__all__ = ["MAX_DEPTH", "MAX_PAYLOAD", "ROOM", "check_json", "decode", "dumps", "encode"]
 
 MAX_DEPTH = 100
 MAX_PAYLOAD = 1024 * 1024
+ROOM = 64 * 1024  # bytes for what jotty wraps around a value that is itself held to max_payload
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _INFINITY = float("inf")
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -31,7 +32,8 @@ def encode(value: Any, path: str = "value", *, limit: int | None = None) -> byte
     check_json(value, path, limit=limit)
     data = dumps(value)
     if limit is not None and len(data) > limit:
-        raise PayloadError(path, f"is {len(data)} bytes of JSON, more than max_payload={limit}.")
+        problem = f"is {len(data)} bytes of JSON, more than max_payload={limit}."
+        raise PayloadError(path, problem, is_too_large=True)
     return data
 
 
@@ -61,7 +63,7 @@ def check_json(value: Any, path: str = "value", *, limit: int | None = None) -> 
     check = _Check(limit)
     problem = check.value(value, MAX_DEPTH)
     if check.is_too_large:
-        raise PayloadError(path, f"is more than max_payload={limit} bytes of JSON.")
+        raise PayloadError(path, f"is more than max_payload={limit} bytes of JSON.", is_too_large=True)
     if problem is not None:
         raise PayloadError(path + "".join(f"[{step!r}]" for step in reversed(check.where)), problem)
 
@@ -139,7 +141,7 @@ def _check_text(text: str) -> str | None:
 def _check_other(value: Any) -> str:
     name = type(value).__qualname__
     if isinstance(value, tuple):
-        return f"is a tuple, which would come back as a list. Pass list({value!r:.40})."
+        return "is a tuple, which would come back as a list. Pass a list."
     if isinstance(value, (str, int, float, list, dict)):
         return f"is a {name}, a subclass that would not come back as itself. Pass the plain JSON type."
     return f"is of type {name}, which JSON does not have."

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import attrs
+from anyio.lowlevel import checkpoint
 
-from jotty.errors import QueueClosed, TaskCancelled, TaskFailed, TaskNotFound
+from jotty.errors import QueueClosed, StoreCorrupt, TaskCancelled, TaskFailed, TaskNotFound
 
 from .backend import Query
 from .clock import MICROSECONDS, Clock, microseconds
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import TracebackType
 
-    from .backend import QueueBackend
+    from .backend import QueueBackend, Record
 
 __all__ = ["PAGE", "QueueReader", "QueueStats"]
 
 PAGE: Final = 500
+CHECKPOINT_EVERY: Final = 32  # calls: a store that never waits must not keep the loop from everyone else
 PATIENCE: Final = 5.0  # the longest single wait for a wake-up, in seconds: a safety net, should one be lost
 
 
@@ -57,6 +59,7 @@ class QueueReader:
         self._clock = clock
         self._opening = anyio.Lock()
         self._is_open = False
+        self._calls = 0
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -87,7 +90,10 @@ class QueueReader:
         await self.backend.aclose()
 
     async def _open(self) -> QueueBackend:
-        """Return the backend, opened at the first call."""
+        """Return the backend, opened at the first call; every so often, let others on the loop go first."""
+        self._calls += 1
+        if self._calls % CHECKPOINT_EVERY == 0:
+            await checkpoint()
         if not self._is_open:
             async with self._opening:
                 self._check_open()
@@ -105,7 +111,7 @@ class QueueReader:
         """Return a task, or None if there is none with this id."""
         backend = await self._open()
         record = (await backend.get([id]))[0] if may_exist(id) else None
-        return task_from(record) if record else None
+        return self._task(record) if record else None
 
     async def tasks(
         self,
@@ -135,7 +141,7 @@ class QueueReader:
                 )
             )
             for record in page:
-                yield task_from(record)
+                yield self._task(record)
             if len(page) < PAGE:
                 return
             after = page[-1].head.seq
@@ -198,23 +204,37 @@ class QueueReader:
         check_count("after", after, least=0)
         await self._existing(id, payload=False)
         backend = await self._open()
+        kind = "end"
         while True:
             mark = await backend.wait(f"task:{id}", -1, 0)
             is_over = (await self._existing(id, payload=False)).status.is_terminal
             while page := await backend.read(id, after, PAGE):
                 for number, data in page:
-                    yield parse(number, data)
-                after = page[-1][0]
-            if is_over or not follow:
+                    entry = parse(number, data)
+                    after, kind = entry.number, entry.kind
+                    yield entry
+            # if there is more than its end, it was retried meanwhile
+            if (is_over and kind == "end") or not follow:
                 return
             await backend.wait(f"task:{id}", mark, PATIENCE)
+
+    def _task(self, record: Record) -> Task:
+        """Return a record as a task.
+
+        Raises:
+            StoreCorrupt: Its payload or outcome is damaged.
+        """
+        try:
+            return task_from(record)
+        except (TypeError, ValueError) as error:
+            raise StoreCorrupt(self.url, f"the payload of task {record.head.id} is damaged.") from error
 
     async def _existing(self, task_id: str, *, payload: bool = True) -> Task:
         backend = await self._open()
         record = (await backend.get([task_id], payload=payload))[0] if may_exist(task_id) else None
         if record is None:
             raise TaskNotFound(task_id)
-        return task_from(record)
+        return self._task(record)
 
 
 def _result_of(task: Task) -> Any:

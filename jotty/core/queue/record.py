@@ -103,13 +103,13 @@ def new_payload(new: NewTask, limit: int) -> bytes:
     return encoded
 
 
-def result_outcome(result: Any) -> bytes:
+def result_outcome(result: Any, limit: int) -> bytes:
     """Return the outcome of a task that was completed.
 
     Raises:
-        PayloadError: The result is not strict JSON.
+        PayloadError: The result is not strict JSON, or longer than the limit.
     """
-    return b'{"result":' + payload.encode(result, "result") + b"}"
+    return b'{"result":' + payload.encode(result, "result", limit=limit) + b"}"
 
 
 def error_outcome(error: BaseException | str | tuple[str, str]) -> bytes:

@@ -96,11 +96,15 @@ def open_queue(url: str, *, clock: Clock | None = None, random: Random | None = 
     Raises:
         BackendNotFound: The scheme is unknown; lists the known ones.
         BackendConflict, MissingDependency: See `load_backend`.
-        ValueError: The URL has no scheme, or an option is unknown or has no such value; lists the known ones.
+        ValueError: The URL has no scheme, or an option is unknown or has no such value; lists the known.
+        TypeError: The URL is no text.
     """
+    if not isinstance(url, str):
+        raise TypeError(f"A queue's URL is a text, like 'sqlite:///tasks.db', not {url!r}.")
     scheme, colon, rest = url.partition(":")
     if not colon or not scheme:
-        raise ValueError(f"A queue's URL is like 'sqlite:///tasks.db' or 'memory:', not {url!r}.")
+        shown = url.rpartition("@")[2]  # what may be a password stands before it
+        raise ValueError(f"A queue's URL is like 'sqlite:///tasks.db' or 'memory:', not {shown!r}.")
     backend_class = load_backend(scheme)
     location, _, query = rest.partition("?")
     known: dict[str, Callable[[str], Any]] = {**backend_class.options, "max_size": int, "max_payload": int}

@@ -43,8 +43,12 @@ class RetryLater(Exception):
         super().__init__(f"Try again in {self.seconds:g} s.")
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _not_negative(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_SECONDS:
+    if not _is_number(value) or not 0 <= value <= MAX_SECONDS:
         raise ValueError(f"{attribute.name} must be seconds >= 0 and at most a century, not {value!r}.")
 
 
@@ -72,11 +76,11 @@ class RetryPolicy:
 
     def __attrs_post_init__(self) -> None:
         """Refuse figures that make no schedule."""
-        if not 1 <= self.factor < float("inf"):
+        if not _is_number(self.factor) or not 1 <= self.factor < float("inf"):
             raise ValueError(f"factor must be a finite number >= 1, not {self.factor!r}.")
-        if not 0 <= self.jitter <= 1:
+        if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter must be between 0.0 and 1.0, not {self.jitter!r}.")
-        if isinstance(self.max_postponements, bool) or self.max_postponements < 0:
+        if type(self.max_postponements) is not int or self.max_postponements < 0:
             raise ValueError(f"max_postponements must be an int >= 0, not {self.max_postponements!r}.")
 
     def backoff(self, attempt: int, random: Random) -> float:

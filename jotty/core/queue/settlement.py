@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Settlement", "completion", "failure", "parking", "release"]
 
-_WRAPPING: Final = len(b'{"result":}')
-
 
 @attrs.frozen
 class Settlement:
@@ -35,7 +33,7 @@ class Settlement:
         outcome_if_failed: The same, where the move turns out to fail the task.
         entries: Journal entries to append in the same step.
         completes: Whether finding the task completed under this lease is success (C29).
-        proposed: What was tried to be written; kept to know it again.
+        in_doubt: What was tried to be written without an answer; kept to know it again.
     """
 
     task: Task
@@ -44,12 +42,11 @@ class Settlement:
     outcome_if_failed: bytes | None = None
     entries: Sequence[bytes] = ()
     completes: bool = False
-    proposed: list[Head] = attrs.field(factory=list, eq=False)
+    in_doubt: list[Head] = attrs.field(factory=list, eq=False)
 
     def change(self, head: Head, now: int) -> Change:
         """Return the swap that settles the task, whose stored head this is."""
         moved = self.move(head, now)
-        self.proposed.append(moved)
         outcome = self.outcome_if_failed if moved.status is TaskStatus.FAILED else None
         return change(head, moved, outcome=outcome or self.outcome, entries=self.entries)
 
@@ -63,7 +60,7 @@ class Settlement:
 
     def is_done(self, head: Head) -> bool:
         """Whether this is what an earlier try has written, its answer lost; or another completion with it."""
-        if head in self.proposed:
+        if head in self.in_doubt:
             return True
         return self.completes and head.status is TaskStatus.COMPLETED and head.lease == self.task.lease
 
@@ -76,10 +73,11 @@ def completion(
     Raises:
         PayloadError: The result is not strict JSON (C30).
     """
-    outcome = result_outcome(result)
-    size = len(outcome) - _WRAPPING
-    if size > limit:
-        error = PayloadError("result", f"has {size} bytes of JSON, more than max_payload={limit}.")
+    try:
+        outcome = result_outcome(result, limit)
+    except PayloadError as error:
+        if not error.is_too_large:
+            raise
         return Settlement(task, _failing(retry=False, random=random), error_outcome(error), entries=entries)
     return Settlement(task, lifecycle.completed, outcome, entries=entries, completes=True)
 

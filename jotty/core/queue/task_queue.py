@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import suppress
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Final
@@ -15,25 +14,22 @@ import anyio
 import attrs
 
 from jotty.errors import (
-    InvalidState,
-    KeyInUse,
     LeaseLost,
     QueueError,
     StorageError,
+    StoreCorrupt,
     TaskNotFound,
 )
 
-from . import journal, lifecycle, settlement
-from .backend import ClaimRequest, Outcome, Query, QueueBackend, Record, Swapped
+from . import journal, settlement
+from .backend import Change, ClaimRequest, Outcome, QueueBackend, Record, Swapped
+from .client import QueueClient
 from .clock import MICROSECONDS, Clock, SystemClock, microseconds
 from .payload import MAX_PAYLOAD
-from .reading import PAGE, QueueReader
-from .reaper import examine_all, reap
-from .record import change, new_head, new_payload, task_from
+from .reaper import examine_all
+from .record import new_head, new_payload, task_from
 from .retry import Random, RetryPolicy
 from .task import (
-    LIVE,
-    TERMINAL,
     Head,
     NewTask,
     OnDependency,
@@ -42,7 +38,6 @@ from .task import (
     check_count,
     check_lanes,
     check_name,
-    check_priority,
     check_seconds,
     from_microseconds,
     may_exist,
@@ -76,7 +71,7 @@ class Turn:
     next_at: float | None
 
 
-class TaskQueue(QueueReader):
+class TaskQueue(QueueClient):
     """A durable queue of goals, with the semantics of the queue contract over any backend.
 
     It opens itself at first use; `async with` or `aclose` closes it. Every call is atomic: whole effect or
@@ -107,11 +102,9 @@ class TaskQueue(QueueReader):
         if max_size is not None:
             check_count("max_size", max_size)
         check_count("max_payload", max_payload)
-        super().__init__(backend, clock or SystemClock())
+        super().__init__(backend, clock or SystemClock(), max_payload)
         self._random: Random = random or SystemRandom()
         self._max_size = max_size
-        self.max_payload = max_payload
-        self._reaped_at = -math.inf
 
     # Enqueue
 
@@ -184,12 +177,12 @@ class TaskQueue(QueueReader):
             if not may_exist(parent):
                 raise TaskNotFound(parent)
         stored = await backend.insert(records, limit=self._max_size)
-        due = [record.head for record in stored if record.head.due == 0]
+        due = {record.head.id: record.head for record in stored if record.head.due == 0}
         if due:
-            await examine_all(backend, due)
+            await examine_all(backend, list(due.values()))
             again = await backend.get([record.head.id for record in stored])
             stored = [new or old for new, old in zip(again, stored, strict=True)]
-        return [task_from(record) for record in stored]
+        return [self._task(record) for record in stored]
 
     def _new_records(self, batch: Sequence[NewTask], payloads: Sequence[bytes]) -> list[Record]:
         now, wall = self.backend.now(), self._clock.wall()
@@ -230,7 +223,9 @@ class TaskQueue(QueueReader):
             await self._reap_sometimes()
             claimed = await backend.claim(request)
             if claimed.records:
-                return [task_from(record) for record in claimed.records]
+                if tasks := await self._readable(claimed.records):
+                    return tasks
+                continue
             seconds = self._seconds_until(claimed.next_at)
             if seconds == 0 and await self.reap():
                 continue
@@ -238,7 +233,7 @@ class TaskQueue(QueueReader):
             if remaining <= 0:
                 return []
             pause = remaining if seconds is None else min(remaining, max(seconds, 0.001))
-            await self.wait_ready(lanes, claimed.mark, pause)
+            await self.wait_ready(request.lanes, claimed.mark, pause)
 
     async def wait_ready(self, lanes: Sequence[str], mark: int, timeout: float) -> None:
         """Return once a task may have become ready in these lanes since `mark`, or after the timeout."""
@@ -354,9 +349,11 @@ class TaskQueue(QueueReader):
         request = _claim_request(worker, lanes, limit, lease_timeout)
         backend = await self._open()
         now = backend.now()
-        changes = [one.change(one.task.head, now) for one in settlements if one.is_held()]
-        swapped, claimed = await backend.turn(changes, request)
-        tasks = [task_from(record) for record in claimed.records]
+        held = [one for one in settlements if one.is_held()]
+        changes = [one.change(one.task.head, now) for one in held]
+        with _in_doubt(held, changes):
+            swapped, claimed = await backend.turn(changes, request)
+        tasks = await self._readable(claimed.records)
         firsts = iter(swapped)
         try:
             settled = [
@@ -366,6 +363,19 @@ class TaskQueue(QueueReader):
             await self._give_back(tasks)
             raise
         return Turn(settled, tasks, claimed.mark, self._seconds_until(claimed.next_at))
+
+    async def _readable(self, records: Sequence[Record]) -> list[Task]:
+        """Return what was claimed; a task whose payload is damaged is failed, the others are served (C47)."""
+        tasks = []
+        for record in records:
+            try:
+                tasks.append(self._task(record))
+            except StoreCorrupt as damage:
+                bare = Task(head=record.head)
+                failing = settlement.failure(bare, damage, retry=False, delay=None, random=self._random)
+                with suppress(QueueError):  # what cannot be told now is told when its lease has expired
+                    await self._settle(failing)
+        return tasks
 
     async def _followed(self, what: Settlement, first: Swapped | None) -> Task | QueueError:
         try:
@@ -380,194 +390,32 @@ class TaskQueue(QueueReader):
                 await self._settle(settlement.release(task))
 
     async def _settle(self, what: Settlement) -> Task:
-        backend = await self._open()
-        first = None
-        if what.is_held():
-            first = (await backend.swap([what.change(what.task.head, backend.now())]))[0]
+        await self._open()
+        first = await self._swap(what, what.task.head) if what.is_held() else None
         settled = await self._settled(what, first)
         if isinstance(settled, QueueError):
             raise settled
         return settled
 
+    async def _swap(self, what: Settlement, head: Head) -> Swapped:
+        change = what.change(head, self.backend.now())
+        with _in_doubt([what], [change]):
+            return (await self.backend.swap([change]))[0]
+
     async def _settled(self, what: Settlement, first: Swapped | None) -> Task | QueueError:
         """Follow a first swap, if there was one, to its end: again while only the version was stale."""
         swapped = first or Swapped(Outcome.STALE, (await self.backend.get([what.task.id]))[0])
         while swapped.outcome is Outcome.STALE and swapped.record and what.holds(swapped.record.head):
-            retried = what.change(swapped.record.head, self.backend.now())
-            swapped = (await self.backend.swap([retried]))[0]
+            swapped = await self._swap(what, swapped.record.head)
         record = swapped.record
         if record is None or not (swapped.outcome is Outcome.OK or what.is_done(record.head)):
             return LeaseLost(what.task.id, what.task.lease)
         await self._drain(swapped)
         return _with(what.task, record)
 
-    # What clients ask for
-
-    async def cancel(self, id: str) -> bool:  # noqa: A002
-        """Cancel a task: at once if it waits, else by asking its worker.
-
-        The worker learns of it at once where the backend can wake it (from other processes, see the
-        backend), else at its next heartbeat, at most a third of its lease later, and stops the task; one that
-        completes meanwhile stays completed.
-
-        Returns:
-            Whether the task was live.
-
-        Raises:
-            TaskNotFound: There is no such task.
-        """
-        head, is_changed = await self._rewrite(
-            id,
-            lambda head, _, now: lifecycle.cancelled(head, now),
-            lambda now: journal.client_call("cancel", now),
-        )
-        return is_changed or head.status is TaskStatus.IN_PROGRESS
-
-    async def retry(self, id: str) -> Task:  # noqa: A002
-        """Start a failed or cancelled task afresh, with all its attempts; blocked if dependencies are live.
-
-        Raises:
-            InvalidState: It is neither, or a task it depends on failed, was cancelled or is missing.
-            KeyInUse: Another live task has its key.
-            TaskNotFound: There is no such task.
-        """
-        await self._rewrite(
-            id,
-            lambda head, parents, _: lifecycle.retried(head, parents),
-            lambda now: journal.client_call("retry", now),
-        )
-        return await self._existing(id)
-
-    async def accept(self, id: str, *, run: bool = True) -> Task:  # noqa: A002
-        """Let a suggested or backlog task run; without `run`, only move a suggested one to the backlog.
-
-        Raises:
-            InvalidState: It is neither.
-            TaskNotFound: There is no such task.
-        """
-        await self._rewrite(
-            id,
-            lambda head, parents, _: lifecycle.accepted(head, parents, run=run),
-            lambda now: journal.client_call("accept", now, run=run),
-        )
-        return await self._existing(id)
-
-    async def reprioritise(self, id: str, priority: int) -> Task:  # noqa: A002
-        """Give a live task another priority, from 1 (most urgent) to 5.
-
-        Raises:
-            InvalidState: It is over.
-            TaskNotFound: There is no such task.
-            ValueError: That is no priority.
-        """
-        check_priority(priority)
-        await self._rewrite(
-            id,
-            lambda head, _, __: lifecycle.reprioritised(head, priority),
-            lambda now: journal.client_call("reprioritise", now, priority=priority),
-        )
-        return await self._existing(id)
-
-    async def answer(self, id: str, key: str, value: Any) -> Task:  # noqa: A002
-        """Answer a question of a live task, asked or yet to be asked; one that waits for it is pending again.
-
-        Answer and wake-up are one atomic step. The first answer stands.
-
-        Raises:
-            InvalidState: The task is over, or the question has its answer.
-            PayloadError: The value is not strict JSON, or longer than `max_payload`.
-            TaskNotFound: There is no such task.
-        """
-        check_name("a question's key", key)
-        journal.answer(key, value, 0, self.max_payload)
-        await self._rewrite(
-            id,
-            lambda head, _, __: lifecycle.answered(head, key),
-            lambda now: journal.answer(key, value, now, self.max_payload),
-        )
-        return await self._existing(id)
-
-    async def delete(self, id: str) -> bool:  # noqa: A002
-        """Delete a task that is over, with its journal; False if there is none with this id.
-
-        Raises:
-            InvalidState: The task is live.
-        """
-        backend = await self._open()
-        while may_exist(id) and (record := (await backend.get([id], payload=False))[0]):
-            head = record.head
-            if head.status in LIVE:
-                raise InvalidState(id, head.status, "delete", "it is live. Cancel it first")
-            await self._examine_fired()
-            if (await backend.delete([(id, head.version)]))[0]:
-                return True
-        return False
-
-    async def purge(self, older_than: timedelta) -> int:
-        """Delete the tasks that ended longer ago than this, in small batches, and return how many."""
-        if not isinstance(older_than, timedelta) or older_than < timedelta(0):
-            raise ValueError(f"older_than must be a timedelta >= 0, not {older_than!r}.")
-        backend = await self._open()
-        before = max(backend.now() - microseconds(older_than.total_seconds()), 0)
-        deleted = 0
-        while page := await backend.find(Query(statuses=TERMINAL, finished_before=before, limit=PAGE)):
-            await self._examine_fired()
-            gone = sum(await backend.delete([(one.head.id, one.head.version) for one in page]))
-            deleted += gone
-            if not gone:
-                break
-        return deleted
-
-    async def reap(self) -> int:
-        """Make every move that is due: expired leases, met dependencies, questions whose time is up.
-
-        Any number of callers may; each move is made once. Workers and claims call it regularly.
-
-        Returns:
-            How many moves this call made.
-        """
-        backend = await self._open()
-        self._reaped_at = self._clock.now()
-        return await reap(backend)
-
-    async def _examine_fired(self) -> None:
-        """Have every blocked child see how the dependencies ended that are about to be deleted."""
-        while await self.backend.find(Query(due_before=0, limit=1)):
-            await self.reap()
-
     async def _reap_sometimes(self) -> None:
         if self._clock.now() - self._reaped_at >= REAP_EVERY:
             await self.reap()
-
-    async def _rewrite(self, task_id: str, move: Move, entry: Callable[[int], bytes]) -> tuple[Head, bool]:
-        """Make a client's move, read again and again until nobody else came between; tell it in the journal.
-
-        Returns:
-            The head as it is now, and whether this call changed it.
-        """
-        backend = await self._open()
-        while True:
-            head = (await self._existing(task_id, payload=False)).head
-            parents = await backend.get(head.depends_on, payload=False)
-            now = backend.now()
-            moved = move(head, [parent.head if parent else None for parent in parents], now)
-            if moved is None:
-                return head, False
-            swapped = (await backend.swap([change(head, moved, entries=[entry(now)])]))[0]
-            if swapped.outcome is Outcome.KEY_TAKEN and swapped.record and head.key:
-                raise KeyInUse(head.key, swapped.record.head.id)
-            if swapped.outcome is Outcome.OK and swapped.record:
-                await self._drain(swapped)
-                return swapped.record.head, True
-
-    async def _drain(self, swapped: Swapped) -> None:
-        """Have policy look at what a swap fired, and at the task itself if it became due by it."""
-        ids = list(swapped.fired)
-        if swapped.record and swapped.record.head.due == 0:
-            ids.append(swapped.record.head.id)
-        if ids:
-            records = await self.backend.get(ids, payload=False)
-            await examine_all(self.backend, [record.head for record in records if record])
 
     def _seconds_until(self, instant: int | None) -> float | None:
         return None if instant is None else max(instant - self.backend.now(), 0) / MICROSECONDS
@@ -585,6 +433,17 @@ def _claim_request(worker: str, lanes: Sequence[str], limit: int, lease_timeout:
     check_count("limit", limit, least=0)
     check_seconds("lease_timeout", lease_timeout, above_zero=True)
     return ClaimRequest(check_lanes(lanes), limit, worker, microseconds(lease_timeout))
+
+
+@contextmanager
+def _in_doubt(settlements: Sequence[Settlement], changes: Sequence[Change]) -> Iterator[None]:
+    """Remember what was to be written, if no answer comes, to know it again at the next try."""
+    try:
+        yield
+    except BaseException:
+        for one, change in zip(settlements, changes, strict=True):
+            one.in_doubt.append(change.record.head)
+        raise
 
 
 async def _first_of(waits: Sequence[Callable[[], Awaitable[object]]]) -> None:

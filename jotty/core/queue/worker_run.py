@@ -26,6 +26,7 @@ from jotty.errors import (
 from . import journal, settlement
 from .clock import MICROSECONDS, Clock, microseconds
 from .keeper import LeaseKeeper
+from .payload import ROOM
 from .retry import Random, RetryPolicy
 from .task import Task, TaskStatus
 from .task_queue import TaskQueue, Turn
@@ -115,6 +116,7 @@ class WorkerRun:
         self._retries_until = 0
         self._reaped_at = settings.clock.now()
         self._failures = 0
+        self._trouble: StorageError | None = None
         self._error: Exception | None = None
         self._idle: anyio.CancelScope | None = None
         self._has_news = False
@@ -216,6 +218,9 @@ class WorkerRun:
         limit = self._room()
         turn = await self._turn(settlements, limit) if settlements or limit else NO_TURN
         self._start(turn.claimed, handlers)
+        if self._trouble is not None:
+            failure, self._trouble = self._trouble, None
+            raise failure
         await self._reap_if_due(turn.next_at)
         is_dry = len(turn.claimed) < limit
         if self._is_finished(is_dry=is_dry and not settlements):
@@ -274,7 +279,7 @@ class WorkerRun:
         for one, end in zip(settlements, settled, strict=True):
             if isinstance(end, StorageError):
                 self._settlements.append(one)
-                self._has_news = True
+                self._trouble = end
                 continue
             self._keeper.drop(one.task.id, one.task.lease)
             if isinstance(end, QueueError):
@@ -343,7 +348,8 @@ class WorkerRun:
 
     async def _pause(self, turn: Turn, *, can_claim: bool) -> None:
         """Wait until a handler ends, a task may be ready, something is due, or the next look is."""
-        seconds = min(REAP_EVERY, self._settings.poll_interval)
+        since = (self._settings.clock.now() - self._reaped_at) / MICROSECONDS
+        seconds = min(max(REAP_EVERY - since, 0.001), self._settings.poll_interval)
         if turn.next_at is not None:
             seconds = min(seconds, max(turn.next_at, 0.001))
         now = self._settings.clock.now()
@@ -402,6 +408,7 @@ class WorkerRun:
         entries: tuple[bytes, ...] = ()
         if isinstance(result, Finished):
             entries, result = tuple(journal.entry(one, limit) for one in result.entries), result.result
+            limit += ROOM  # what it wraps was held to the limit when it was told
         return settlement.completion(task, result, limit, self._settings.random, entries)
 
     def _failure(self, task: Task, error: BaseException) -> Settlement:
@@ -424,7 +431,9 @@ class WorkerRun:
             self._settlements.append(settlement.release(task))
             raise
         if isinstance(cause, BaseExceptionGroup):
-            raise cause
+            if cause.subgroup(KeyboardInterrupt):
+                raise cause
+            return self._failure(task, cause)
         return self._failure(task, ActorError(str(task.goal)))
 
     def _stop_task(self, task_id: str, reason: str) -> None:
