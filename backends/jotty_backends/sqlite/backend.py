@@ -26,6 +26,7 @@ from jotty.core.queue import (
 from jotty.core.queue.task import check_seconds
 from jotty.errors import QueueClosed, StorageError
 
+from .forks import REMEDY
 from .schema import connect
 from .steady import SteadyClock
 from .tables import Tables
@@ -68,8 +69,8 @@ class SQLiteBackend(QueueBackend):
 
     A thread of its own has the connection, and commits what waits together as one transaction. Beside the
     file stands a lock file, named like it with `-lock` at the end, which makes the processes take turns. All
-    are readable by their owner alone. The directory must exist; a symbolic link is refused. After a fork the
-    child must open a handle of its own.
+    are readable by their owner alone. The directory must exist; a symbolic link is refused. A forked child is
+    refused the file if its parent had it open: SQLite would lose what the child writes.
 
     Args:
         path: The database file, created at `open`; relative to the working directory of this moment.
@@ -236,9 +237,7 @@ class SQLiteBackend(QueueBackend):
         if self._writer is None:
             raise StorageError(self.url, "it is not open. Await open() first.")
         if self._writer.is_inherited:
-            raise StorageError(
-                self.url, "it was opened before a fork. Open a queue anew in the child process."
-            )
+            raise StorageError(self.url, f"this handle was opened before a fork. {REMEDY}")
         return self._writer
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from jotty.errors import SchemaError, StorageError, StoreCorrupt
 
+from . import forks
 from .lock import FileLock
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def connect(
         SchemaError, StoreCorrupt, StorageError: See `QueueBackend.open`; nothing was written.
         OSError, sqlite3.Error: The system refuses.
     """
+    forks.check(path, url)
     is_store = _is_store(path, url)
     lock = FileLock(f"{path}-lock", news)
     try:
@@ -191,6 +193,8 @@ def _create_tables(path: str) -> None:
         new.execute("PRAGMA journal_mode = WAL")
         new.execute("PRAGMA synchronous = FULL")
         new.execute("BEGIN IMMEDIATE")
+        if new.execute(_QUESTIONS[-1]).fetchone()[0]:  # where there are no lock files, another was faster
+            return
         for statement in _SCHEMA.split(";\n")[:-1]:
             new.execute(statement)
         new.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -198,9 +202,27 @@ def _create_tables(path: str) -> None:
         new.execute("COMMIT")
 
 
+class _Connection(sqlite3.Connection):
+    """A connection that is noted as long as it is open."""
+
+    entry: forks.Entry
+
+    def close(self) -> None:
+        super().close()
+        forks.leave(self.entry)
+
+
 def _connect(path: str, durability: Durability, patience: float) -> sqlite3.Connection:
     uri = f"{Path(path).as_uri()}?mode=rw"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=256, timeout=patience)
+    entry = forks.enter(path)
+    try:
+        connection = sqlite3.connect(
+            uri, timeout=patience, isolation_level=None, factory=_Connection, cached_statements=256, uri=True
+        )
+    except BaseException:
+        forks.leave(entry)
+        raise
+    connection.entry = entry
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
