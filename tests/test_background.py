@@ -569,3 +569,42 @@ async def test_an_orchestrator_whose_stream_cannot_be_closed_is_fine(
     await drain(work, clock)
 
     assert (await work.result(task_id))["final_output"] == 1
+
+
+async def test_a_cancelled_wait_for_an_event_loses_none_and_a_stream_may_just_be_left(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    @actor
+    async def slow(goal: str) -> AsyncIterator[str]:
+        for word in ("one ", "two ", "three "):
+            await clock.sleep(10)
+            yield word
+
+    work = workflow(queue, clock, slow)
+    task_id = await work.enqueue_task("g")
+    events: list[Event] = []
+
+    async def follow() -> None:
+        stream = work.stream(task_id)
+        while not events or events[-1]["type"] != "workflow_complete":
+            with clock.timeout(3):  # as a server does that sends keep-alives
+                events.append(await anext(stream))
+
+    async with clock.autojump(), anyio.create_task_group() as group:
+        group.start_soon(follow)
+        await work.process_queue(drain=True)
+        async for _ in work.stream(task_id):
+            break
+
+    assert events == [event async for event in work.stream(task_id)]
+
+
+async def test_who_waits_for_a_result_sees_the_end_of_a_task_whose_last_worker_died(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    task = await queue.enqueue("g", max_attempts=1)
+    await queue.claim(worker="dies", lease_timeout=5)
+
+    async with clock.autojump():
+        with pytest.raises(TaskFailed, match="worker lost"):
+            await queue.result(task.id, timeout=20)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -36,6 +36,8 @@ from jotty_backends.sqlite.lock import FileLock
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
+
+    from jotty_backends.sqlite.tables import Tables
 
 pytestmark = pytest.mark.anyio
 
@@ -347,3 +349,38 @@ def test_a_forked_child_does_not_keep_its_parents_lock(path: Path) -> None:
     other.close()
 
     assert is_free
+
+
+async def test_a_handle_whose_thread_could_not_go_on_works_again(path: Path) -> None:
+    backend = SQLiteBackend(path)
+    await backend.open()
+    writer = backend._writer
+    assert writer is not None
+
+    def break_down(tables: Tables) -> None:
+        tables.close()
+
+    with pytest.raises(StorageError):
+        await writer.perform(break_down)
+    with suppress(StorageError):  # the thread may be about to end
+        await backend.count()
+
+    assert await backend.count() == {}
+    await backend.aclose()
+
+
+async def test_a_lock_that_comes_when_nobody_needs_it_is_let_go(path: Path) -> None:
+    """The write that asked for it was cancelled just before: an idle process must not keep the others out."""
+    backend = SQLiteBackend(path)
+    await backend.open()
+    other = FileLock(f"{path}-lock", lambda: None)
+    assert other.try_acquire()
+    with anyio.move_on_after(0.05):
+        await backend.append("no such task", 1, [b"{}"])
+    other.release()
+
+    with anyio.fail_after(5):
+        while not other.try_acquire():  # noqa: ASYNC110 - it is another thread that is waited for
+            await anyio.sleep(0.01)
+    other.close()
+    await backend.aclose()

@@ -22,6 +22,7 @@ from jotty.core.queue import (
     Record,
     TaskStatus,
     lifecycle,
+    open_queue,
 )
 from jotty.errors import SchemaError, StorageError, StoreCorrupt
 from jotty_backends.sqlite import SQLiteBackend, SQLiteTaskQueue
@@ -392,3 +393,20 @@ async def test_a_commit_that_fails_leaves_nothing_and_heals(backend: SQLiteBacke
 
     assert 2 == stored.head.seq
     assert {("default", S.PENDING): 2} == await backend.count()
+
+
+async def test_a_store_that_is_only_to_be_read_is_not_made(path: Path) -> None:
+    queue = open_queue(f"sqlite:///{path}?create=0")
+    with pytest.raises(StorageError, match="there is no store"):
+        await queue.stats()
+    assert list(path.parent.iterdir()) == []
+
+    async with SQLiteTaskQueue(path) as made:
+        await made.enqueue("goal")
+        assert [task.goal async for task in queue.tasks()] == ["goal"]
+    await queue.aclose()
+
+
+def test_create_is_0_or_1(path: Path) -> None:
+    with pytest.raises(ValueError, match="create must be 1"):
+        open_queue(f"sqlite:///{path}?create=yes")

@@ -679,3 +679,24 @@ async def test_a_task_that_outlives_the_grace_time_is_told_of_once(
             manager.stop()
 
     assert len([record for record in caplog.records if "grace time" in record.getMessage()]) == 1
+
+
+async def test_c49_a_task_is_released_when_the_grace_is_over_however_long_its_handler_takes_to_end(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    async def handler(_: Task) -> None:
+        with anyio.CancelScope(shield=True):
+            await clock.sleep(100)
+
+    task = await queue.enqueue("g")
+    manager = worker(queue, clock, handler, grace=5)
+    async with clock.autojump(), anyio.create_task_group() as group:
+        group.start_soon(manager.run)
+        await clock.sleep(1)
+        manager.stop()
+        await clock.sleep(6)
+        assert await status_of(queue, task) is TaskStatus.PENDING
+
+    found = await queue.get(task.id)
+    assert found is not None
+    assert (found.status, found.attempt, found.lease) == (TaskStatus.PENDING, 0, 1)

@@ -55,6 +55,12 @@ def _durability(text: str) -> Durability:
     return levels[text]
 
 
+def _create(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError(f"create must be 1 (make the file if there is none) or 0, not {text!r}.")
+    return text == "1"
+
+
 def _busy_timeout(text: str) -> float:
     try:
         seconds = float(text)
@@ -77,6 +83,7 @@ class SQLiteBackend(QueueBackend):
         durability: What a returned write survives: "process" (kill -9 of every process) or "power" (loss of
             power as well, at the price of an fsync for each group of writes).
         busy_timeout: Seconds after which a call fails that others keep from the database.
+        create: Whether to make the file if there is none; else that is a StorageError.
         clock: Another source of time than the store's own.
 
     Raises:
@@ -84,7 +91,7 @@ class SQLiteBackend(QueueBackend):
     """
 
     scheme = "sqlite"
-    options = {"durability": _durability, "busy_timeout": _busy_timeout}  # noqa: RUF012 - as the base declares it
+    options = {"durability": _durability, "busy_timeout": _busy_timeout, "create": _create}  # noqa: RUF012 - as the base declares it
     capabilities = frozenset({"event_loops"})
 
     def __init__(
@@ -93,6 +100,7 @@ class SQLiteBackend(QueueBackend):
         *,
         durability: Durability = "process",
         busy_timeout: float = BUSY_TIMEOUT,
+        create: bool = True,
         clock: Clock | None = None,
     ) -> None:
         named = os.fspath(path)
@@ -103,6 +111,7 @@ class SQLiteBackend(QueueBackend):
         self.url = f"sqlite:///{quote(named)}"
         self._path = str(Path(named).absolute())
         self._busy_timeout = busy_timeout
+        self._create = create
         self._clock: Clock = clock or SteadyClock()
         self._topics = _topics.setdefault(os.path.realpath(self._path), Topics())
         self._writer: Writer | None = None
@@ -129,17 +138,7 @@ class SQLiteBackend(QueueBackend):
         if self._is_closed:
             raise QueueClosed(self.url)
         if self._writer is None or self._writer.is_ended:
-            # the thread must not refer to this handle, which would then live for ever if it is not closed
-            open_tables = partial(
-                _open_tables,
-                self._path,
-                self.url,
-                durability=self.durability,
-                patience=self._busy_timeout,
-                clock=self._clock,
-            )
-            self._writer = Writer(open_tables, url=self.url, topics=self._topics, patience=self._busy_timeout)
-            weakref.finalize(self, self._writer.stop).atexit = False
+            self._start_writer(create=self._create)
         await self._read(lambda _: None)
 
     async def aclose(self) -> None:
@@ -155,7 +154,11 @@ class SQLiteBackend(QueueBackend):
     def clone(self) -> SQLiteBackend:
         """Return another handle on the same file, with a connection and a thread of its own."""
         twin = SQLiteBackend(
-            self._path, durability=self.durability, busy_timeout=self._busy_timeout, clock=self._clock
+            self._path,
+            durability=self.durability,
+            busy_timeout=self._busy_timeout,
+            create=self._create and self._writer is None,
+            clock=self._clock,
         )
         twin.url = self.url
         return twin
@@ -231,6 +234,21 @@ class SQLiteBackend(QueueBackend):
         with self._clock.hold():
             return await self._open_writer().perform(step, writes=False)
 
+    def _start_writer(self, *, create: bool) -> Writer:
+        # the thread must not refer to this handle, which would then live for ever if it is not closed
+        open_tables = partial(
+            _open_tables,
+            self._path,
+            self.url,
+            durability=self.durability,
+            patience=self._busy_timeout,
+            create=create,
+            clock=self._clock,
+        )
+        self._writer = Writer(open_tables, url=self.url, topics=self._topics, patience=self._busy_timeout)
+        weakref.finalize(self, self._writer.stop).atexit = False
+        return self._writer
+
     def _open_writer(self) -> Writer:
         if self._is_closed:
             raise QueueClosed(self.url)
@@ -238,14 +256,23 @@ class SQLiteBackend(QueueBackend):
             raise StorageError(self.url, "it is not open. Await open() first.")
         if self._writer.is_inherited:
             raise StorageError(self.url, f"this handle was opened before a fork. {REMEDY}")
+        if self._writer.is_ended:  # it could not go on; the store that it had must still be there
+            return self._start_writer(create=False)
         return self._writer
 
 
 def _open_tables(
-    path: str, url: str, news: Callable[[], None], *, durability: Durability, patience: float, clock: Clock
+    path: str,
+    url: str,
+    news: Callable[[], None],
+    *,
+    durability: Durability,
+    patience: float,
+    create: bool,
+    clock: Clock,
 ) -> tuple[Tables, FileLock]:
     """Open the store; called in the writer's thread."""
-    connection, lock = connect(path, url, news, durability=durability, patience=patience)
+    connection, lock = connect(path, url, news, durability=durability, patience=patience, create=create)
     try:
         if isinstance(clock, SteadyClock):
             clock.anchor(connection)

@@ -97,7 +97,7 @@ def storage_error(url: str, cause: Exception) -> StorageError:
 
 
 def connect(
-    path: str, url: str, news: Callable[[], object], *, durability: Durability, patience: float
+    path: str, url: str, news: Callable[[], object], *, durability: Durability, patience: float, create: bool
 ) -> tuple[sqlite3.Connection, FileLock]:
     """Return a connection to the store, which is made if there is none, and the lock beside it.
 
@@ -107,6 +107,7 @@ def connect(
         news: See `FileLock`.
         durability: "process" or "power".
         patience: Seconds to wait for another process that makes it.
+        create: Whether to make it if there is none.
 
     Raises:
         SchemaError, StoreCorrupt, StorageError: See `QueueBackend.open`; nothing was written.
@@ -114,6 +115,8 @@ def connect(
     """
     forks.check(path, url)
     is_store = _is_store(path, url)
+    if not is_store and not create:
+        raise StorageError(url, f"there is no store at {path!r}. Check the path.")
     lock = FileLock(f"{path}-lock", news)
     try:
         if not is_store:

@@ -65,6 +65,7 @@ class Writer:
         self._farewells: list[Operation[None]] = []
         self._watchers = 0
         self._is_blocked = False
+        self._has_lock_news = False  # a lock that nobody needs any more must be let go
         self._is_closing = False
         self._ending: Exception | None = None
         self._version = 0
@@ -163,7 +164,7 @@ class Writer:
     def _submit(self, operation: Operation[Any], waiting: dict[Operation[Any], None]) -> None:
         with self._news:
             if self._ending is not None:
-                raise self._ending
+                raise self._ending.with_traceback(None)  # which would grow with each call
             waiting[operation] = None
             self._news.notify()
 
@@ -205,16 +206,18 @@ class Writer:
     def _on_lock(self) -> None:
         with self._news:
             self._is_blocked = False
+            self._has_lock_news = True
             self._news.notify()
 
     def _turn(self, tables: Tables, lock: FileLock) -> bool:
         """Do what there is to do, or wait for it; False if this was the last."""
         with self._news:
-            is_idle = not self._reads and (not self._writes or self._is_blocked)
+            is_idle = not self._reads and (not self._writes or self._is_blocked) and not self._has_lock_news
             if is_idle and self._is_closing and not self._writes:
                 return False
             if is_idle:
                 self._news.wait(_TICK if self._watchers or self._writes else None)
+            self._has_lock_news = False
             reads = list(self._reads)
             self._reads.clear()
         if reads:
@@ -229,7 +232,13 @@ class Writer:
 
     def _read(self, tables: Tables, reads: Sequence[Operation[Any]]) -> None:
         self._begun = reads
-        tables.begin("DEFERRED")
+        try:
+            tables.begin("DEFERRED")
+        except sqlite3.Error as exc:
+            for operation in reads:
+                operation.error = self._told(exc)
+            self._finish(reads)
+            raise  # a connection that cannot even begin is given up; the next call makes another
         for operation in reads:
             try:
                 operation.run(tables)

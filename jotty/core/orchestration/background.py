@@ -17,9 +17,9 @@ from .orchestrator import ConductorLike, GraphOrchestrator
 from .resources import opened, scoped
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
-    from jotty.core.queue import EnqueueOptions, Task
+    from jotty.core.queue import Cursor, EnqueueOptions, Task
 
     from .events import Event
     from .orchestrator import Orchestrator
@@ -136,7 +136,7 @@ class BackgroundRuns:
         stored = await self.queue.result(task_id, timeout)
         return whole_result(stored, await fold_run(self.queue, task_id))
 
-    def stream(self, task_id: str, after: int) -> AsyncIterator[Event]:
+    def stream(self, task_id: str, after: int) -> Cursor[Event]:
         """Follow a goal's events."""
         return stream_run(self.queue, task_id, after)
 

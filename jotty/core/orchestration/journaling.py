@@ -12,6 +12,7 @@ import attrs
 from jotty.core.queue import (
     MICROSECONDS,
     ROOM,
+    Cursor,
     EncodedEntry,
     RetryPolicy,
     TaskStatus,
@@ -21,7 +22,7 @@ from jotty.core.queue import (
 from jotty.errors import PayloadError, QueueError, StorageError, TaskNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from jotty.core.queue import Clock, JournalEntry, Random, Task, TaskQueue
 
@@ -237,12 +238,13 @@ async def fold_run(queue: TaskQueue, task_id: str, *, until: float = math.inf) -
     return fold
 
 
-async def stream_run(queue: TaskQueue, id: str, after: int = 0) -> AsyncIterator[Event]:  # noqa: A002
+def stream_run(queue: TaskQueue, id: str, after: int = 0) -> Cursor[Event]:  # noqa: A002
     """Iterate over the events of a background run, from the start or after one of them, until it is over.
 
-    Any process may, and as often as it likes; stopping to iterate cancels nothing. The last event, once, is
-    `workflow_complete` or `workflow_error` (also for a cancelled task). A run that is tried again begins
-    with another `workflow_start`: what came before it is void.
+    Any process may, and as often as it likes; the iteration may be left and a wait in it cancelled at any
+    time, which cancels nothing of the run. The last event, once, is `workflow_complete` or `workflow_error`
+    (also for a cancelled task). A run that is tried again begins with another `workflow_start`: what came
+    before it is void.
 
     Args:
         queue: Where the task is.
@@ -250,16 +252,25 @@ async def stream_run(queue: TaskQueue, id: str, after: int = 0) -> AsyncIterator
         after: The `seq` of the last event that was seen; 0 to begin with the first.
 
     Raises:
-        TaskNotFound: There is no such task, or it was deleted meanwhile.
+        TaskNotFound: There is no such task, or it was deleted meanwhile; raised while iterating.
     """
+    entries = queue.events(id, after)
     end: JournalEntry | None = None
-    async for entry in queue.events(id, after):
-        if entry.kind == "event":
-            event: Any = {**entry.data["event"], "seq": entry.number}
-            yield event
-        end = entry if entry.kind == "end" else None
-    if end is not None:
-        yield await _ending(queue, id, end)
+
+    async def fetch() -> list[Event] | None:
+        nonlocal end
+        async for entry in entries:
+            end = entry if entry.kind == "end" else None
+            if entry.kind == "event":
+                event: Any = {**entry.data["event"], "seq": entry.number}
+                return [event]
+        if end is None:
+            return None
+        last = await _ending(queue, id, end)
+        end = None
+        return [last]
+
+    return Cursor(fetch)
 
 
 async def _ending(queue: TaskQueue, task_id: str, end: JournalEntry) -> Any:

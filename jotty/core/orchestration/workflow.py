@@ -12,9 +12,9 @@ from .orchestrator import GraphOrchestrator
 from .stream import RunStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from jotty.core.queue import EnqueueOptions, TaskQueue
+    from jotty.core.queue import Cursor, EnqueueOptions, TaskQueue
 
     from .conductor import Conductor
     from .events import Event
@@ -233,7 +233,7 @@ class WorkflowMode:
         result: Result = await self._background("result").result(id, timeout)
         return result
 
-    def stream(self, id: str, after: int = 0) -> AsyncIterator[Event]:  # noqa: A002
+    def stream(self, id: str, after: int = 0) -> Cursor[Event]:  # noqa: A002
         """Follow a queued goal: its events from the start, or after one of them, until it is over.
 
         Any process may; stopping to iterate cancels nothing. See `stream_run`.

@@ -16,6 +16,7 @@ from .backend import (
     Swapped,
 )
 from .clock import MICROSECONDS, Clock, SystemClock, microseconds
+from .cursor import Cursor
 from .journal import EncodedEntry, JournalEntry, encode_entry
 from .loop import EventLoop
 from .manager import QueueManager
@@ -42,6 +43,7 @@ __all__ = [
     "ClaimRequest",
     "Claimed",
     "Clock",
+    "Cursor",
     "Durability",
     "EncodedEntry",
     "EnqueueOptions",

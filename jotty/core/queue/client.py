@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from . import journal, lifecycle
 from .backend import Outcome, Query, Swapped
 from .clock import microseconds
 from .reading import PAGE, QueueReader
-from .reaper import examine_all, reap
+from .reaper import examine_all
 from .record import change
 from .task import LIVE, TERMINAL, Head, Task, TaskStatus, check_name, check_priority, may_exist
 
@@ -32,7 +31,6 @@ class QueueClient(QueueReader):
     def __init__(self, backend: QueueBackend, clock: Clock, max_payload: int) -> None:
         super().__init__(backend, clock)
         self.max_payload = max_payload
-        self._reaped_at = -math.inf
 
     async def cancel(self, id: str) -> bool:  # noqa: A002
         """Cancel a task: at once if it waits, else by asking its worker.
@@ -148,18 +146,6 @@ class QueueClient(QueueReader):
             if not gone:
                 break
         return deleted
-
-    async def reap(self) -> int:
-        """Make every move that is due: expired leases, met dependencies, questions whose time is up.
-
-        Any number of callers may; each move is made once. Workers and claims call it regularly.
-
-        Returns:
-            How many moves this call made.
-        """
-        backend = await self._open()
-        self._reaped_at = self._clock.now()
-        return await reap(backend)
 
     async def _examine_fired(self) -> None:
         """Have every blocked child see how the dependencies ended that are about to be deleted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
@@ -12,12 +13,13 @@ from jotty.errors import QueueClosed, StoreCorrupt, TaskCancelled, TaskFailed, T
 
 from .backend import Query
 from .clock import MICROSECONDS, Clock, microseconds
+from .cursor import Cursor
 from .journal import JournalEntry, parse
+from .reaper import reap
 from .record import task_from
 from .task import Task, TaskStatus, check_count, check_name, check_seconds, may_exist
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from types import TracebackType
 
     from .backend import QueueBackend, Record
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "QueueReader", "QueueStats"]
 
 PAGE: Final = 500
+REAP_EVERY: Final = MICROSECONDS // 2
 CHECKPOINT_EVERY: Final = 32  # calls: a store that never waits must not keep the loop from everyone else
 PATIENCE: Final = 5.0  # the longest single wait for a wake-up, in seconds: a safety net, should one be lost
 
@@ -60,6 +63,7 @@ class QueueReader:
         self._opening = anyio.Lock()
         self._is_open = False
         self._calls = 0
+        self._reaped_at = -math.inf
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -113,17 +117,17 @@ class QueueReader:
         record = (await backend.get([id]))[0] if may_exist(id) else None
         return self._task(record) if record else None
 
-    async def tasks(
+    def tasks(
         self,
         *,
         status: TaskStatus | str | None = None,
         lane: str | None = None,
         tag: str | None = None,
         key: str | None = None,
-    ) -> AsyncIterator[Task]:
+    ) -> Cursor[Task]:
         """Iterate over the tasks that fulfil every condition, in the order of enqueue, reading in pages.
 
-        A task that changes meanwhile may be seen as it was or as it is.
+        A task that changes meanwhile may be seen as it was or as it is. The iteration may be left anytime.
 
         Raises:
             ValueError: There is no such status, or a filter is no name.
@@ -132,19 +136,17 @@ class QueueReader:
         for kind, name in (("lane", lane), ("tag", tag), ("key", key)):
             if name is not None:
                 check_name(kind, name)
-        backend = await self._open()
-        after = 0
-        while True:
-            page = await backend.find(
-                Query(
-                    statuses=statuses, lane=lane, tag=tag, key=key, after_seq=after, limit=PAGE, payload=True
-                )
-            )
-            for record in page:
-                yield self._task(record)
-            if len(page) < PAGE:
-                return
-            after = page[-1].head.seq
+        query = Query(statuses=statuses, lane=lane, tag=tag, key=key, limit=PAGE, payload=True)
+
+        async def fetch() -> list[Task] | None:
+            nonlocal query
+            backend = await self._open()
+            page = await backend.find(query)
+            if page:
+                query = attrs.evolve(query, after_seq=page[-1].head.seq)
+            return [self._task(record) for record in page] or None
+
+        return Cursor(fetch)
 
     async def stats(self) -> QueueStats:
         """Count the tasks by lane and state."""
@@ -179,6 +181,7 @@ class QueueReader:
         deadline = None if timeout is None else self._clock.now() + microseconds(timeout)
         mark = await backend.wait(f"task:{id}", -1, 0)
         while True:
+            await self._reap_sometimes()
             task = await self._existing(id, payload=False)
             if task.status.is_terminal:
                 return _result_of(await self._existing(id))
@@ -187,36 +190,59 @@ class QueueReader:
                 raise TimeoutError(f"Task {id} is still {task.status} after {timeout} s.")
             mark = await backend.wait(f"task:{id}", mark, min(remaining, PATIENCE))
 
-    async def events(
+    def events(
         self,
         id: str,  # noqa: A002 - the word a caller uses
         after: int = 0,
         *,
         follow: bool = True,
-    ) -> AsyncIterator[JournalEntry]:
+    ) -> Cursor[JournalEntry]:
         """Iterate over a task's journal after a number; with `follow`, until the task is over.
 
-        Everything that was written before the task became terminal is yielded, its "end" entry last.
+        Everything that was written before the task became terminal is yielded, its "end" entry last. The
+        iteration may be left at any time.
 
         Raises:
-            TaskNotFound: There is no such task, or it was deleted meanwhile.
+            TaskNotFound: There is no such task, or it was deleted meanwhile; raised while iterating.
+            ValueError: The number is none.
         """
         check_count("after", after, least=0)
-        await self._existing(id, payload=False)
-        backend = await self._open()
         kind = "end"
-        while True:
-            mark = await backend.wait(f"task:{id}", -1, 0)
-            is_over = (await self._existing(id, payload=False)).status.is_terminal
-            while page := await backend.read(id, after, PAGE):
-                for number, data in page:
-                    entry = parse(number, data)
-                    after, kind = entry.number, entry.kind
-                    yield entry
-            # if there is more than its end, it was retried meanwhile
-            if (is_over and kind == "end") or not follow:
-                return
-            await backend.wait(f"task:{id}", mark, PATIENCE)
+
+        async def fetch() -> list[JournalEntry] | None:
+            nonlocal after, kind
+            while True:
+                await self._existing(id, payload=False)
+                backend = await self._open()
+                mark = await backend.wait(f"task:{id}", -1, 0)
+                is_over = (await self._existing(id, payload=False)).status.is_terminal
+                page = [parse(number, data) for number, data in await backend.read(id, after, PAGE)]
+                if page:
+                    after, kind = page[-1].number, page[-1].kind
+                    return page
+                # if there is more than its end, it was retried meanwhile
+                if (is_over and kind == "end") or not follow:
+                    return None
+                await backend.wait(f"task:{id}", mark, PATIENCE)
+
+        return Cursor(fetch)
+
+    async def reap(self) -> int:
+        """Make every move that is due: expired leases, met dependencies, questions whose time is up.
+
+        Any number of callers may; each move is made once. Workers, claims and those who wait for a result
+        call it regularly.
+
+        Returns:
+            How many moves this call made.
+        """
+        backend = await self._open()
+        self._reaped_at = self._clock.now()
+        return await reap(backend)
+
+    async def _reap_sometimes(self) -> None:
+        if self._clock.now() - self._reaped_at >= REAP_EVERY:
+            await self.reap()
 
     def _task(self, record: Record) -> Task:
         """Return a record as a task.

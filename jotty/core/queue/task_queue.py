@@ -50,7 +50,6 @@ __all__ = ["TaskQueue", "Turn"]
 
 Move = Callable[[Head, "Sequence[Head | None]", int], "Head | None"]
 DEFAULT_RETRY: Final = RetryPolicy()
-REAP_EVERY: Final = MICROSECONDS // 2
 LAST_WORDS: Final = 5.0
 
 
@@ -412,10 +411,6 @@ class TaskQueue(QueueClient):
             return LeaseLost(what.task.id, what.task.lease)
         await self._drain(swapped)
         return _with(what.task, record)
-
-    async def _reap_sometimes(self) -> None:
-        if self._clock.now() - self._reaped_at >= REAP_EVERY:
-            await self.reap()
 
     def _seconds_until(self, instant: int | None) -> float | None:
         return None if instant is None else max(instant - self.backend.now(), 0) / MICROSECONDS

@@ -239,6 +239,7 @@ class WorkerRun:
             if not held.reason:
                 logger.warning("Task %s is released: it did not finish in the grace time.", held.task.id)
                 held.stop("release")
+                self._put_back(held.task)  # now: it may take its handler a while to end
 
     def _room(self) -> int:
         """Return how many tasks to claim now."""
@@ -375,6 +376,8 @@ class WorkerRun:
         finally:
             del self._held[held.task.id]
             self._notify()
+        if held.reason == "release":
+            return
         if end is None:
             self._keeper.drop(held.task.id, held.task.lease)
         else:
