@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from pathlib import Path
 
 from jotty.errors import MissingDependency
 
@@ -13,11 +14,19 @@ __all__ = ["main"]
 _EXTRA = "cli"
 _BROUGHT_BY_EXTRA = ("typer", "rich")
 _WORKER_THREAD = "AnyIO worker thread"
+_INTERRUPTED = 130
 _SECONDS_TO_END = 1.0  # what a thread without work needs at most to notice that it is not needed any more
 
 
 def main() -> None:
     """Run the command line and exit with its code; without the extra, say how to install it and exit 1."""
+    try:
+        _run()
+    except KeyboardInterrupt:  # before a command has begun, as it hears the signals itself
+        sys.exit(_INTERRUPTED)
+
+
+def _run() -> None:
     try:
         from .app import app
     except ModuleNotFoundError as missing:
@@ -25,12 +34,20 @@ def main() -> None:
         if package not in _BROUGHT_BY_EXTRA:
             raise
         sys.exit(f"Error: {MissingDependency(package, _EXTRA)}")
+    _have_streams()
     _accept_any_text()
     try:
         app(prog_name="jotty")
     except SystemExit as end:
         _leave_threads_behind(end.code)
         raise
+
+
+def _have_streams() -> None:
+    """Read nothing and print to nowhere if the process was started with closed streams, as daemons are."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - for as long as the process
 
 
 def _accept_any_text() -> None:

@@ -11,9 +11,10 @@ import anyio
 import typer
 
 from jotty.core.queue import EventLoop, NewTask
+from jotty.core.queue.task import check_seconds
 
 from .documents import as_document
-from .failing import ExitCode, UsageError, perform
+from .failing import ExitCode, called_rightly, perform
 from .loading import background_workflow, load_app
 from .logs import logged
 from .options import (
@@ -115,13 +116,10 @@ async def _enqueue(
     options: EnqueueOptions,
     as_json: bool,
 ) -> ExitCode:
-    async with opened(url) as queue:
+    async with opened(url, creates=True) as queue:
         workflow = rebuilt(queue)
-        with answering(queue.url):
-            try:
-                task_id = await workflow.enqueue_task(goal, context, priority, **options)
-            except (ValueError, TypeError) as wrong:
-                raise UsageError(str(wrong)) from wrong
+        with answering(queue.url), called_rightly():
+            task_id = await workflow.enqueue_task(goal, context, priority, **options)
         if as_json:
             task = await queue.get(task_id)
             print_json({"id": task_id} if task is None else as_document(task))
@@ -178,6 +176,10 @@ def worker(
     """
 
     def work() -> Coroutine[Any, Any, ExitCode]:
+        with called_rightly():
+            check_seconds("--grace", grace)
+            check_seconds("--lease-timeout", lease_timeout, above_zero=True)
+            lanes = [NewTask(None, lane=name).lane for name in lane or ()] or None
         found = load_app(app, debug=debug)
         options = {
             "max_tasks": max_tasks,
@@ -185,23 +187,15 @@ def worker(
             "lease_timeout": lease_timeout,
             "grace": grace,
             "drain": drain,
-            "lanes": _checked(lane),
+            "lanes": lanes,
         }
         return _work(found, queue, options, as_json=as_json)
 
     perform(work, debug=debug)
 
 
-def _checked(lanes: list[str] | None) -> list[str] | None:
-    """Refuse what can't name a lane, as an enqueue does."""
-    try:
-        return [NewTask(None, lane=lane).lane for lane in lanes or ()] or None
-    except ValueError as wrong:
-        raise UsageError(str(wrong)) from wrong
-
-
 async def _work(app: App, url: str | None, options: Mapping[str, Any], *, as_json: bool) -> ExitCode:
-    async with opened(url) as queue:
+    async with opened(url, creates=True) as queue:
         workflow, loop, scope = background_workflow(app, queue), EventLoop(), anyio.CancelScope()
 
         def stop(signals: Signals) -> None:
@@ -220,4 +214,4 @@ async def _work(app: App, url: str | None, options: Mapping[str, Any], *, as_jso
 
 
 def _say_goodbye(grace: float) -> None:
-    logger.info("Stopping: what runs has %g s to finish. Again to stop at once.", grace)
+    logger.info("Stopping: what runs has %g s to finish. Again to stop now.", grace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -49,7 +50,7 @@ def as_lines(task: Task) -> Iterator[tuple[str, str]]:
     yield "status", _status(task)
     yield "goal", str(task.goal)
     for key, value in task.context.items():
-        yield f"context {key}", str(value)
+        yield f"context {key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     yield "lane", task.lane
     yield "priority", str(task.priority)
     yield "attempts", f"{task.attempt} of {task.max_attempts}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, NoReturn
 
@@ -11,6 +12,7 @@ import typer
 
 from jotty.core.orchestration import result_of
 from jotty.errors import (
+    ActorError,
     BackendNotFound,
     GraphError,
     JottyError,
@@ -20,9 +22,9 @@ from jotty.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
-__all__ = ["CommandError", "ExitCode", "UsageError", "perform"]
+__all__ = ["CommandError", "ExitCode", "UsageError", "called_rightly", "perform"]
 
 
 class ExitCode(IntEnum):
@@ -53,6 +55,19 @@ class UsageError(CommandError):
     code = ExitCode.USAGE
 
 
+@contextmanager
+def called_rightly() -> Iterator[None]:
+    """Take a wrong argument within the block for the fault of who called the command.
+
+    Raises:
+        UsageError: In place of a ValueError or TypeError.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as wrong:
+        raise UsageError(str(wrong)) from wrong
+
+
 # The first that fits counts.
 _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode], ...] = (
     (StorageError, ExitCode.UNREACHABLE),
@@ -76,12 +91,13 @@ def perform(work: Callable[[], ExitCode | Awaitable[ExitCode]], *, debug: bool) 
         code = work()
         if not isinstance(code, ExitCode):
             code = anyio.run(_awaited, code)
-    except KeyboardInterrupt:
-        code = ExitCode.INTERRUPTED
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, a person is to read it
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, a person is to read it
         code = _report(error, debug=debug)
+    except KeyboardInterrupt as error:
+        is_actors_own = result_of(error) is not None
+        code = _report(error, debug=debug) if is_actors_own else ExitCode.INTERRUPTED
     raise typer.Exit(code)
 
 
@@ -89,7 +105,7 @@ async def _awaited(work: Awaitable[ExitCode]) -> ExitCode:
     return await work
 
 
-def _report(error: Exception, *, debug: bool) -> ExitCode:
+def _report(error: BaseException, *, debug: bool) -> ExitCode:
     """Say on stderr what went wrong, and return the exit code."""
     if debug:
         traceback.print_exception(error)
@@ -99,19 +115,30 @@ def _report(error: Exception, *, debug: bool) -> ExitCode:
     return _code_of(error)
 
 
-def _told(error: Exception) -> list[str]:
-    if isinstance(error, CommandError):
+def _told(error: BaseException) -> list[str]:
+    if isinstance(error, (CommandError, ActorError)):
         return [str(error)]
+    if isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return [_ended_by(error)]
     if isinstance(error, JottyError) and result_of(error) is None:
         return [str(error)]
     return [_named(error), *getattr(error, "__notes__", []), "Run it again with --debug for the traceback."]
+
+
+def _ended_by(error: SystemExit | KeyboardInterrupt) -> str:
+    """Say which actor tried to end the process, as far as that is known."""
+    result = result_of(error)
+    agents = [each["agent"] for each in result["errors"] if each["agent"]] if result else []
+    who = f"Actor {agents[-1]!r}" if agents else "Something in this run"
+    what = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else "raised KeyboardInterrupt"
+    return f"{who} {what}, which ended the run. Raise an ordinary exception to fail."
 
 
 def _named(error: BaseException) -> str:
     return f"{type(error).__qualname__}: {error}".rstrip(": ")
 
 
-def _code_of(error: Exception) -> ExitCode:
+def _code_of(error: BaseException) -> ExitCode:
     if isinstance(error, CommandError):
         return error.code
     if result_of(error) is not None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["App", "background_workflow", "load_app", "workflow_now"]
 
+_FORM = "APP is module:attribute, or path.py[:attribute]."
+
 App: TypeAlias = Conductor | WorkflowMode
 
 
@@ -59,6 +61,8 @@ def _is_file(place: str) -> bool:
 
 
 def _import_module(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UsageError(f"{name!r} names no module. {_FORM}")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -66,15 +70,12 @@ def _import_module(name: str) -> ModuleType:
     except ModuleNotFoundError as missing:
         if missing.name is None or not f"{name}.".startswith(f"{missing.name}."):
             raise
-        raise UsageError(
-            f"No module named {missing.name!r} here or in the environment. "
-            "APP is module:attribute, or path.py[:attribute]."
-        ) from None
+        raise UsageError(f"No module named {missing.name!r} here or in the environment. {_FORM}") from None
 
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UsageError(f"No file {str(path)!r}. APP is module:attribute, or path.py[:attribute].")
+        raise UsageError(f"No file {str(path)!r}. {_FORM}")
     sys.path.insert(0, str(path.resolve().parent))
     name = _free_name(path.stem)
     spec = importlib.util.spec_from_file_location(name, path)
@@ -96,8 +97,13 @@ def _import_failure(place: str, error: BaseException) -> str:
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, SystemExit):
         what = "it calls sys.exit(). Put that under: if __name__ == '__main__'"
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    place_of_error = f" (line {own[-1].lineno} of {own[-1].filename})" if len(own) > 1 else ""
+    # what it took to import the app is no place of an error in it; a syntax error names its own
+    theirs = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and frame.filename != __file__
+    ]
+    place_of_error = f" (line {theirs[-1].lineno} of {theirs[-1].filename})" if theirs else ""
     return f"{place!r} can't be imported{place_of_error}: {what}"
 
 

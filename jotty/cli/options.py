@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
+
+from jotty.core.queue import check_json
+from jotty.errors import PayloadError
 
 from .failing import UsageError
 
@@ -43,7 +46,7 @@ Context = Annotated[
         "--context",
         "-c",
         metavar="KEY=VALUE",
-        help="A value for the actors; JSON where it parses, else text. Repeat it for more.",
+        help="A value for the actors; strict JSON, else text. Repeat it for more.",
     ),
 ]
 Mode = Annotated[
@@ -62,8 +65,9 @@ def parse_context(pairs: list[str] | None) -> dict[str, Any]:
 
     Raises:
         UsageError: One has no `=`, or no key.
+        PayloadError: One is not UTF-8.
     """
-    context = {}
+    context: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, text = pair.partition("=")
         if not equals or not key:
@@ -71,19 +75,18 @@ def parse_context(pairs: list[str] | None) -> dict[str, Any]:
                 f"--context takes KEY=VALUE, not {pair!r}. Write --context {key or 'key'}=value."
             )
         context[key] = _parse_value(text)
+    check_json(context, "context")
     return context
 
 
 def _parse_value(text: str) -> Any:
-    """Return the JSON that the text is, else the text itself."""
+    """Return the JSON that the text is, if a queue would take it, else the text itself."""
     try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        value = json.loads(text)
+        check_json(value)
+    except (ValueError, RecursionError, PayloadError):
         return text
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not strict JSON")
+    return value
 
 
 def parse_order(text: str | None) -> list[str] | None:

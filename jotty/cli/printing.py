@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import attrs
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
@@ -26,7 +27,9 @@ __all__ = [
     "print_output",
     "print_table",
     "say",
+    "say_failures",
     "to_plain",
+    "visible",
 ]
 
 
@@ -46,6 +49,20 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def say_failures(errors: Sequence[Mapping[str, Any]]) -> None:
+    """Tell on stderr which actors' failures a run went on from."""
+    for error in errors:
+        say(f"Warning: actor {error['agent']!r} failed with {error['type']}: {error['message']}")
+
+
+_INVISIBLE = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ") | {0x09: "\t", 0x0A: "\n"}
+
+
+def visible(text: str) -> str:
+    """Return a text with blanks for what would control a terminal, but for tabs and the ends of lines."""
+    return text.translate(_INVISIBLE)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document."""
     typer.echo(json.dumps(to_plain(value), ensure_ascii=False, indent=2))
@@ -61,25 +78,43 @@ def print_output(output: Any) -> None:
     if not isinstance(output, str):
         print_json(output)
     elif is_terminal(sys.stdout):
-        console(sys.stdout).print(Markdown(output))
+        console(sys.stdout).print(Markdown(visible(output)))
     else:
         typer.echo(output, nl=not output.endswith("\n"))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a header: as a table on a terminal, with tabs between the cells in a pipe."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, cuts: bool = False) -> None:
+    """Print rows under a header: as a table on a terminal, with tabs between the cells in a pipe.
+
+    Args:
+        columns: The header.
+        rows: As many cells each.
+        cuts: Whether to cut off, on a terminal, what there is no room for of the last column, so that each
+            row is one line.
+    """
     if not is_terminal(sys.stdout):
         for row in (columns, *rows):
             typer.echo("\t".join(cell.translate(_NO_TABS) for cell in row))
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == "id")
+    for at, column in enumerate(columns):
+        is_number = all(row[at].isdigit() for row in rows)
+        is_last = at == len(columns) - 1
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=not is_last)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console(sys.stdout).print(table)
+        table.add_row(*(Text(_in_one_line(cell), no_wrap=cuts, overflow="ellipsis") for cell in row))
+    screen = console(sys.stdout)
+    # rather have the terminal break a line than cut off an id
+    needed = sum(2 + max(map(cell_len, cells)) for cells in list(zip(columns, *rows, strict=True))[:-1])
+    screen.width = max(screen.width, needed + _LAST_COLUMN)
+    screen.print(table)
 
 
+def _in_one_line(text: str) -> str:
+    return " ".join(visible(text).split())
+
+
+_LAST_COLUMN = 12
 _NO_TABS = str.maketrans("\t\n\r", "   ")
 
 

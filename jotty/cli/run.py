@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
-from jotty.core.orchestration import GraphOrchestrator, result_of
+from jotty.core.orchestration import result_of
 from jotty.core.queue import EventLoop
 
 from .failing import CommandError, ExitCode, perform
@@ -27,14 +27,14 @@ from .options import (
     parse_context,
     parse_order,
 )
-from .printing import is_terminal, print_json, print_output, say
+from .printing import is_terminal, print_json, print_output, say, say_failures
 from .progress import watching
 from .signals import Signals, heard
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from jotty.core.orchestration import Event, Result, RunStream, WorkflowMode
+    from jotty.core.orchestration import Event, Result, RunStream
 
     from .loading import App
 
@@ -86,11 +86,10 @@ def _run(
 ) -> ExitCode:
     workflow = workflow_now(app, mode=mode, order=order)
     stream = workflow.execute_stream(goal, context, max_iterations)
-    speakers = _speakers(workflow, context)
     try:
         with redirect_stdout(sys.stderr):  # what actors print must not mix with the result
-            result = anyio.run(_follow, stream, speakers, timeout)
-    except Exception as error:
+            result = anyio.run(_follow, stream, timeout)
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         partial = result_of(error)
         if as_json and partial is not None:
             print_json(partial)
@@ -101,19 +100,7 @@ def _run(
     return ExitCode.OK
 
 
-def _speakers(workflow: WorkflowMode, context: Mapping[str, Any]) -> Collection[str] | None:
-    """Return the actors whose text is the result, as it comes; None where the orchestrator does not tell."""
-    if not isinstance(workflow.orchestrator, GraphOrchestrator):
-        return None
-    output = workflow.conductor.output
-    if output is None:
-        return workflow.orchestrator.graph(context=context).sinks
-    return (output,) if isinstance(output, str) else output
-
-
-async def _follow(
-    stream: RunStream[Event], speakers: Collection[str] | None, timeout: float | None
-) -> Result | ExitCode:
+async def _follow(stream: RunStream[Event], timeout: float | None) -> Result | ExitCode:
     """Show a run until it is over, or until a signal or the timeout cancels it."""
     loop, scope = EventLoop(), anyio.move_on_after(timeout)
 
@@ -122,7 +109,7 @@ async def _follow(
 
     with (
         heard(stop, enough=2) as signals,
-        watching(speakers) as watcher,
+        watching() as watcher,
         logged(logging.WARNING, screen=watcher.screen),
         scope,
     ):
@@ -139,8 +126,7 @@ async def _follow(
 def _print(result: Result, *, as_json: bool) -> None:
     if is_terminal(sys.stderr):
         say("")  # apart from the progress above
-    for error in result["errors"]:
-        say(f"Warning: actor {error['agent']!r} failed with {error['type']}: {error['message']}")
+    say_failures(result["errors"])
     if as_json:
         print_json(result)
     else:

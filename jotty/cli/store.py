@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from jotty.core.queue import open_queue
+from jotty.core.queue import load_backend, open_queue
 from jotty.errors import StorageError
 
-from .failing import UsageError
+from .failing import UsageError, called_rightly
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -23,14 +23,18 @@ PATIENCE: Final = 30.0  # seconds for a store to answer; a command never waits f
 
 
 @asynccontextmanager
-async def opened(url: str | None) -> AsyncIterator[TaskQueue]:
+async def opened(url: str | None, *, creates: bool = False) -> AsyncIterator[TaskQueue]:
     """Open the queue at this URL, and close it at the end.
+
+    Args:
+        url: Where it is.
+        creates: Whether to make a store where there is none, if the backend leaves the choice.
 
     Raises:
         UsageError: There is no URL, it is wrong, or it is that of a queue which only one process can see.
         StorageError: The store can't be opened, or does not answer.
     """
-    queue = _queue_at(url)
+    queue = _queue_at(url, creates=creates)
     try:
         with answering(queue.url):
             await queue.__aenter__()
@@ -53,7 +57,7 @@ def answering(url: str) -> Iterator[None]:
         raise StorageError(url, f"it does not answer within {PATIENCE:g} s.")
 
 
-def _queue_at(url: str | None) -> TaskQueue:
+def _queue_at(url: str | None, *, creates: bool) -> TaskQueue:
     if not url:
         raise UsageError("Which queue? Pass --queue URL, like sqlite:///tasks.db, or set JOTTY_QUEUE.")
     if url.partition(":")[0] == "memory":
@@ -61,7 +65,13 @@ def _queue_at(url: str | None) -> TaskQueue:
             f"{url!r} is a queue in the memory of one process, so no other command could see its tasks. "
             "Use one that is kept, like sqlite:///tasks.db."
         )
-    try:
-        return open_queue(url)
-    except ValueError as wrong:
-        raise UsageError(str(wrong)) from wrong
+    with called_rightly():
+        return open_queue(url if creates else _existing(url))
+
+
+def _existing(url: str) -> str:
+    """Return the URL with the wish not to create a store, where its backend has that option."""
+    scheme, colon, rest = url.partition(":")
+    if not colon or "create" not in load_backend(scheme).options:
+        return url
+    return f"{url}{'&' if '?' in rest else '?'}create=0"

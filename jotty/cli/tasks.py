@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,12 +12,14 @@ from jotty.core.queue import TaskStatus
 from jotty.errors import TaskNotFound
 
 from .documents import age, as_document, as_lines, local
-from .failing import CommandError, ExitCode, perform
+from .failing import CommandError, ExitCode, called_rightly, perform
 from .options import AsJson, Debug, QueueUrl, TaskId  # noqa: TC001 - typer reads them from the signatures
-from .printing import print_json, print_output, print_table, say
+from .printing import is_terminal, print_json, print_output, print_table, say, visible
 from .store import answering, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jotty.core.queue import QueueStats, Task
 
 __all__ = ["cancel", "list_tasks", "retry", "show", "status"]
@@ -71,7 +75,7 @@ def list_tasks(
 async def _list(url: str | None, filters: dict[str, Any], limit: int, *, as_json: bool) -> ExitCode:
     found: list[Task] = []
     async with opened(url) as queue:
-        with answering(queue.url):
+        with answering(queue.url), called_rightly():
             async for task in queue.tasks(**filters):
                 found.append(task)
                 if len(found) > limit:
@@ -80,7 +84,7 @@ async def _list(url: str | None, filters: dict[str, Any], limit: int, *, as_json
     if as_json:
         print_json([as_document(task) for task in shown])
     elif shown:
-        print_table(["id", "status", "lane", "prio", "enqueued", "goal"], [_row(task) for task in shown])
+        _print_tasks(shown)
     else:
         say("No task is like that.")
     if len(found) > limit:
@@ -88,8 +92,28 @@ async def _list(url: str | None, filters: dict[str, Any], limit: int, *, as_json
     return ExitCode.OK
 
 
-def _row(task: Task) -> list[str]:
-    return [task.id, task.status, task.lane, str(task.priority), local(task.created_at), str(task.goal)]
+def _print_tasks(tasks: Sequence[Task]) -> None:
+    """Print a line a task; on a terminal, where room is scarce, without what all have by default."""
+    columns = {
+        "id": [task.id for task in tasks],
+        "status": [str(task.status) for task in tasks],
+        "lane": [task.lane for task in tasks],
+        "prio": [str(task.priority) for task in tasks],
+        "enqueued": [local(task.created_at) for task in tasks],
+        "goal": [str(task.goal) for task in tasks],
+    }
+    if is_terminal(sys.stdout):
+        columns["enqueued"] = [_ago(task.created_at) for task in tasks]
+        for name, usual in (("lane", "default"), ("prio", "3")):
+            if set(columns[name]) == {usual}:
+                del columns[name]
+    print_table(list(columns), list(zip(*columns.values(), strict=True)), cuts=True)
+
+
+def _ago(instant: datetime | None) -> str:
+    if instant is None:
+        return ""
+    return f"{age(max((datetime.now(UTC) - instant).total_seconds(), 0.0))} ago"
 
 
 def show(task_id: TaskId, *, queue: QueueUrl = None, as_json: AsJson = False, debug: Debug = False) -> None:
@@ -109,7 +133,7 @@ async def _show(task_id: str, url: str | None, *, as_json: bool, debug: bool) ->
     lines = list(as_lines(task))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        typer.echo(f"{name:{width}}  {value}")
+        _print_line(name, value, width)
     if task.error is not None:
         _print_error(task.error, width, debug=debug)
     if task.result is not None:
@@ -118,8 +142,14 @@ async def _show(task_id: str, url: str | None, *, as_json: bool, debug: bool) ->
     return ExitCode.OK
 
 
+def _print_line(name: str, value: str, width: int) -> None:
+    """Print a value beside its name; further lines of it stand below its first."""
+    first, *more = visible(value).splitlines() or [""]
+    typer.echo("\n".join([f"{name:{width}}  {first}", *(f"{'':{width}}  {line}" for line in more)]))
+
+
 def _print_error(error: dict[str, str], width: int, *, debug: bool) -> None:
-    typer.echo(f"{'error':{width}}  {error['type']}: {error['message']}")
+    _print_line("error", f"{error['type']}: {error['message']}".removesuffix(": "), width)
     if debug:
         typer.echo(error["traceback"])
     elif error["traceback"]:

@@ -115,7 +115,18 @@ def test_of_several_apps_the_error_names_each_as_it_must_be_written(write: Write
             r"line 10 of .*broken_app\.py.*ModuleNotFoundError: No module named 'pandas_of_mine'",
         ),
         ("wrong_app.py", r"line 10 of .*wrong_app\.py.*ZeroDivisionError"),
-        ("unfinished_app.py", "SyntaxError"),
+        (
+            "unfinished_app.py",
+            r"'unfinished_app.py' can't be imported: SyntaxError: .*unfinished_app.py, line 10",
+        ),
+        (
+            "neighbour_of_unfinished.py",
+            r"line 10 of .*neighbour_of_unfinished\.py.*unfinished_app.py, line 10",
+        ),
+        (".", "'.' names no module. APP is module:attribute, or path.py"),
+        ("", "'' names no module. APP is module:attribute, or path.py"),
+        (":conductor", "':conductor' names no module"),
+        ("..above:conductor", "'..above' names no module"),
         ("script_app.py", "it calls sys.exit"),
         ("graphless_app.py", "GraphError: Two actors are named 'first'"),
     ],
@@ -128,6 +139,7 @@ def test_an_app_that_cannot_be_loaded_is_a_usage_error_that_says_why(
     write("broken_app.py", "import pandas_of_mine")
     write("wrong_app.py", "1 / 0")
     write("unfinished_app.py", "def f(:")
+    write("neighbour_of_unfinished.py", "import unfinished_app")
     write("script_app.py", "raise SystemExit(3)")
     write("graphless_app.py", "Conductor([first, first])")
 

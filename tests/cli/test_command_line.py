@@ -51,6 +51,28 @@ def test_without_the_extra_the_command_says_how_to_install_it() -> None:
     assert "Error: 'typer' is not installed. Install it with: pip install 'jotty[cli]'\n" == ran.stderr
 
 
+INTERRUPTED = """
+import sys
+
+
+class Finder:
+    def find_spec(name, *_):
+        if name == "jotty.cli.app":
+            raise KeyboardInterrupt
+
+
+sys.meta_path.insert(0, Finder)
+from jotty.cli import main
+main()
+"""
+
+
+def test_an_interrupt_while_the_command_is_being_loaded_ends_it_quietly() -> None:
+    ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+
+    assert (130, "", "") == (ran.returncode, ran.stdout, ran.stderr)
+
+
 def test_importing_the_package_loads_neither_typer_nor_rich() -> None:
     code = "import sys, jotty.cli; sys.exit({'typer', 'rich'} & set(sys.modules) != set())"
 
@@ -63,6 +85,22 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(command: str) ->
     )
 
     assert "" == ran.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_works_without_anywhere_to_print_to(command: str, tmp_path: Path, closed: str) -> None:
+    (tmp_path / "app.py").write_text(FOREIGN)
+    queue = "-q sqlite:///tasks.db"
+    enqueue = f"{command} enqueue app.py Echo {queue} {closed}"
+    work = f"{command} worker app.py --drain {queue} {closed}"
+    show = f"{command} list {queue} --status completed --json"
+
+    ran = subprocess.run(
+        ["sh", "-ec", f"{enqueue}; {work}; {show}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert 0 == ran.returncode, ran.stderr
+    assert ["Echo"] == [task["goal"] for task in json.loads(ran.stdout[ran.stdout.index("[") :])]
 
 
 def test_version_and_no_command(jotty: Jotty) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 
 import pytest
@@ -10,9 +11,14 @@ from hypothesis import strategies as st
 from jotty.cli.failing import UsageError
 from jotty.cli.options import parse_context, parse_order
 from jotty.core.queue import check_json
+from jotty.errors import PayloadError
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
@@ -20,8 +26,8 @@ keys = st.text(min_size=1).filter(lambda key: "=" not in key)
 
 
 def is_json(text: str) -> bool:
-    with suppress(ValueError):
-        json.loads(text)
+    with suppress(ValueError, PayloadError):
+        check_json(json.loads(text))
         return True
     return False
 
@@ -41,12 +47,31 @@ def test_a_quoted_value_is_always_text(text: str) -> None:
     assert {"key": text} == parse_context([f"key={json.dumps(text)}"])
 
 
-@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "[NaN]", "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "[NaN]",
+        "1e999",
+        '{"a": [-1e999]}',
+        "99999999999999999999",
+        '"\\ud800"',
+        "[" * 100_000,
+        "[" * 101 + "]" * 101,
+    ],
+)
 def test_what_is_no_strict_json_is_text(text: str) -> None:
     context = parse_context([f"key={text}"])
 
     assert {"key": text} == context
     check_json(context, "context")
+
+
+def test_an_argument_that_is_no_utf_8_is_refused_with_its_key() -> None:
+    with pytest.raises(PayloadError, match=r"context\['name'\]"):
+        parse_context([os.fsdecode(b"name=caf\xe9")])
 
 
 def test_only_the_first_equals_sign_parts_key_from_value_and_the_later_of_two_counts() -> None:

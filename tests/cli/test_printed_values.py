@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import unicodedata
 from datetime import UTC, datetime
 
 import attrs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jotty.cli.printing import to_plain
+from jotty.cli.printing import to_plain, visible
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -51,3 +52,12 @@ def test_values_of_attrs_and_dataclasses_are_printed_by_their_fields() -> None:
     assert {"left": {"x": 1, "y": at.isoformat()}, "right": [2]} == to_plain(Pair(Point(1, at), {2}))
     assert str(Point) == to_plain(Point)
     assert str(b"raw") == to_plain(b"raw")
+
+
+@given(st.text())
+@example("\x1b[2J\x9b0m\x7f")
+def test_a_text_made_visible_has_as_many_characters_and_none_that_controls_a_terminal(text: str) -> None:
+    made = visible(text)
+
+    assert len(text) == len(made)
+    assert set() == {each for each in made if unicodedata.category(each) == "Cc"} - {"\t", "\n"}

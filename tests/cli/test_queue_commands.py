@@ -3,7 +3,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
+
+from jotty.core.queue import open_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +49,43 @@ def read(jotty: Jotty, queue_url: str) -> Callable[..., Any]:
     return run
 
 
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """Return the URL of a store that is there, and empty."""
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+
+    async def create() -> None:
+        async with open_queue(url):
+            pass
+
+    anyio.run(create)
+    return url
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status",),
+        ("list",),
+        ("show", "nobody"),
+        ("tail", "nobody"),
+        ("tail", "nobody", "--json"),
+        ("cancel", "nobody"),
+        ("retry", "nobody"),
+    ],
+)
+@pytest.mark.parametrize("options", ["", "?busy_timeout=1", "?create=1"])
+def test_a_command_that_only_reads_or_changes_a_store_creates_none(
+    jotty: Jotty, queue_url: str, tmp_path: Path, command: tuple[str, ...], options: str
+) -> None:
+    ran = jotty(*command, "-q", f"{queue_url}{options}")
+
+    assert 75 == ran.exit_code
+    assert "no store" in ran.stderr
+    assert queue_url in ran.stderr
+    assert [] == list(tmp_path.iterdir())
+
+
 def test_a_goal_is_enqueued_worked_on_followed_and_shown(
     jotty: Jotty, enqueue: Enqueue, work: Callable[..., str], queue_url: str
 ) -> None:
@@ -57,7 +97,7 @@ def test_a_goal_is_enqueued_worked_on_followed_and_shown(
     assert f"Task {task_id} is completed." in log
     assert "Stopped. 1 settled." in log
     assert 0 == tailed.exit_code
-    assert "Hello Ada, welcome.\nHello Ada, welcome.\nThe sum is 6.\n" == tailed.stdout
+    assert "Hello Ada, welcome.\nThe sum is 6.\n" == tailed.stdout
     assert ["status", "completed"] == shown.stdout.splitlines()[1].split()
     assert shown.stdout.endswith("\n\nHello Ada, welcome.\nThe sum is 6.\n")
 
@@ -107,8 +147,8 @@ def test_enqueue_gives_the_whole_task_as_json(jotty: Jotty, app_file: Path, queu
     assert "pending" == json.loads(ran.stdout)["status"]
 
 
-def test_the_queue_may_come_from_the_environment(jotty: Jotty, queue_url: str) -> None:
-    ran = jotty("status", env={"JOTTY_QUEUE": queue_url})
+def test_the_queue_may_come_from_the_environment(jotty: Jotty, store_url: str) -> None:
+    ran = jotty("status", env={"JOTTY_QUEUE": store_url})
 
     assert (0, "", "The queue is empty.\n") == (ran.exit_code, ran.stdout, ran.stderr)
 
@@ -131,37 +171,47 @@ def test_the_queue_may_come_from_the_environment(jotty: Jotty, queue_url: str) -
         (("enqueue", "{app}", "g", "-q", "{url}", "--delay", "-1"), 2, ("delay",)),
         (("enqueue", "{app}", "g", "-q", "{url}", "--key", " k "), 2, ("key", "' k '")),
         (("enqueue", "{app}", "g", "-q", "{url}", "-c", "name"), 2, ("KEY=VALUE",)),
-        (("enqueue", "{app}", "g", "-q", "{url}", "-c", "n=99999999999999999999"), 2, ("context['n']",)),
+        (("enqueue", "{app}", "g", "-q", "{url}", "-c", "goal=reserved"), 2, ("'goal' is a reserved name",)),
         (("enqueue", "{app}", "g", "-q", "{url}", "--depends-on", "nobody"), 3, ("'nobody'",)),
         (("worker", "{app}", "-q", "{url}", "--lease-timeout", "0"), 2, ("--lease-timeout",)),
+        (("worker", "{app}", "-q", "{url}", "--lease-timeout", "1e300"), 2, ("--lease-timeout", "a century")),
+        (("worker", "{app}", "-q", "{url}", "--grace", "nan"), 2, ("--grace",)),
+        (("worker", "{app}", "-q", "{url}", "--grace", "1e300"), 2, ("--grace", "a century")),
         (("worker", "{app}", "-q", "{url}", "--lane", " a"), 2, ("lane must be", "' a'")),
+        (("worker", "{app}", "-q", "{url}", "--lane", ""), 2, ("lane must be", "''")),
+        (("list", "-q", "{store}", "--lane", ""), 2, ("lane must be", "''")),
+        (("list", "-q", "{store}", "--tag", " a"), 2, ("tag must be", "' a'")),
+        (("list", "-q", "{store}", "--key", " a"), 2, ("key must be", "' a'")),
         (("list", "-q", "{url}", "--status", "dreaming"), 2, ("dreaming", "pending")),
-        (("show", "nobody", "-q", "{url}"), 3, ("'nobody'",)),
-        (("tail", "nobody", "-q", "{url}"), 3, ("'nobody'",)),
-        (("cancel", "nobody", "-q", "{url}"), 3, ("'nobody'",)),
-        (("retry", "nobody", "-q", "{url}"), 3, ("'nobody'",)),
+        (("show", "nobody", "-q", "{store}"), 3, ("'nobody'",)),
+        (("tail", "nobody", "-q", "{store}"), 3, ("'nobody'",)),
+        (("tail", "nobody", "-q", "{store}", "--json"), 3, ("'nobody'",)),
+        (("cancel", "nobody", "-q", "{store}"), 3, ("'nobody'",)),
+        (("retry", "nobody", "-q", "{store}"), 3, ("'nobody'",)),
     ],
 )
 def test_what_cannot_be_done_has_its_exit_code_and_its_reason(
     jotty: Jotty,
     app_file: Path,
     queue_url: str,
+    store_url: str,
     arguments: tuple[str, ...],
     code: int,
     words: tuple[str, ...],
 ) -> None:
-    ran = jotty(*(each.format(app=app_file, url=queue_url) for each in arguments))
+    ran = jotty(*(each.format(app=app_file, url=queue_url, store=store_url) for each in arguments))
 
     assert (code, "") == (ran.exit_code, ran.stdout)
     assert [] == [word for word in words if word not in ran.stderr]
     assert "Traceback" not in ran.stderr
+    assert "Working on" not in ran.stderr or code == 75
 
 
-def test_a_wrong_call_writes_nothing(jotty: Jotty, app_file: Path, queue_url: str) -> None:
-    jotty("enqueue", str(app_file), "g", "-q", queue_url, "-c", "n=99999999999999999999")
-    jotty("enqueue", str(app_file), "g", "-q", queue_url, "-c", "goal=reserved")
+def test_a_wrong_call_writes_nothing(jotty: Jotty, app_file: Path, store_url: str) -> None:
+    jotty("enqueue", str(app_file), "g", "-q", store_url, "--delay", "-1")
+    jotty("enqueue", str(app_file), "g", "-q", store_url, "-c", "goal=reserved")
 
-    assert "The queue is empty.\n" == jotty("status", "-q", queue_url).stderr
+    assert "The queue is empty.\n" == jotty("status", "-q", store_url).stderr
 
 
 def test_status_counts_by_lane_and_state(jotty: Jotty, enqueue: Enqueue, queue_url: str) -> None:
@@ -233,6 +283,18 @@ def test_a_failed_task_shows_its_error_and_with_debug_its_traceback(
     assert "Traceback" in debugged.stdout
     assert 1 == tailed.exit_code
     assert "Error: KeyError: 'boom'" in tailed.stderr
+
+
+def test_a_text_of_several_lines_is_shown_beside_its_name(
+    jotty: Jotty, enqueue: Enqueue, queue_url: str
+) -> None:
+    task_id = enqueue("Greet\nthem\x1b[2J all", "-c", "name=Ada", "-c", "fail=true")
+
+    shown = jotty("show", task_id, "-q", queue_url).stdout.splitlines()
+
+    assert "goal          Greet" == shown[2]
+    assert "              them [2J all" == shown[3]
+    assert ["context name  Ada", "context fail  true"] == shown[4:6]
 
 
 def test_tail_as_json_gives_every_event_and_goes_on_after_any_of_them(

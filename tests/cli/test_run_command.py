@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import typer
+
+from jotty.cli.failing import ExitCode, perform
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,6 +136,58 @@ async def sleep(goal):
 
 conductor = Conductor([sleep])
 """
+
+
+QUITTER = """
+import sys
+
+from jotty.core.orchestration import Conductor
+
+
+async def before(goal):
+    return goal
+
+
+async def quit(before):
+    {statement}
+
+
+conductor = Conductor([before, quit])
+"""
+
+
+@pytest.mark.parametrize("statement", ["sys.exit(5)", "sys.exit(0)", "raise KeyboardInterrupt"])
+def test_an_actor_that_ends_the_process_has_failed(jotty: Jotty, app_file: Path, statement: str) -> None:
+    app_file.write_text(QUITTER.format(statement=statement))
+
+    ran = jotty("run", str(app_file), "Quit", "--json")
+
+    assert 1 == ran.exit_code
+    assert "\nError: Actor 'quit' " in ran.stderr
+    assert statement.removeprefix("raise ") in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert {"before": "Quit"} == json.loads(ran.stdout)["actor_outputs"]
+
+
+def test_an_interrupt_of_nobody_in_particular_ends_the_command_quietly(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt() -> ExitCode:
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as end:
+        perform(interrupt, debug=False)
+
+    assert 130 == end.value.exit_code
+    assert ("", "") == capsys.readouterr()
+
+
+def test_a_sys_exit_of_nobody_in_particular_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as end:
+        perform(sys.exit, debug=False)
+
+    assert 1 == end.value.exit_code
+    assert "Error: Something in this run called sys.exit(None)" in capsys.readouterr().err
 
 
 def test_a_run_that_takes_longer_than_its_timeout_is_cancelled(jotty: Jotty, app_file: Path) -> None:
