@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
-from jotty.core.queue import EventLoop, NewTask
-from jotty.core.queue.task import check_seconds
+from jotty.core.queue import EventLoop, NewTask, check_seconds
 
 from .documents import as_document
 from .failing import ExitCode, called_rightly, perform

@@ -22,8 +22,8 @@ from jotty.core.queue import (
     Swapped,
     TaskQueue,
     Topics,
+    check_seconds,
 )
-from jotty.core.queue.task import check_seconds
 from jotty.errors import QueueClosed, StorageError
 
 from .forks import REMEDY

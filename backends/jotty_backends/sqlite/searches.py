@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from jotty.core.queue.task import TERMINAL, TaskStatus
+from jotty.core.queue import TERMINAL, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

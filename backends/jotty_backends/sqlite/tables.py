@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from jotty.core.queue import (
+    LIVE,
     Change,
     Claimed,
     ClaimRequest,
@@ -22,7 +23,6 @@ from jotty.core.queue import (
     topics_of,
 )
 from jotty.core.queue.record import change
-from jotty.core.queue.task import LIVE
 from jotty.errors import LeaseLost, QueueFull, TaskNotFound
 
 from .rows import COLUMNS, REWRITTEN, Row, head_of, row_of

@@ -26,7 +26,7 @@ from .reading import QueueStats
 from .registry import backends, load_backend, load_queue_class, open_queue
 from .retry import Random, RetryLater, RetryPolicy
 from .state import QueueState
-from .task import Head, NewTask, Ref, Task, TaskStatus, check_name
+from .task import LIVE, TERMINAL, Head, NewTask, Ref, Task, TaskStatus, check_name, check_seconds
 from .task_queue import TaskQueue
 from .topics import Topics, topics_of
 from .worker_run import Finished
@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from jotty_backends.sqlite import SQLiteTaskQueue
 
 __all__ = [
+    "LIVE",
     "MAX_PAYLOAD",
     "MICROSECONDS",
     "ROOM",
+    "TERMINAL",
     "Change",
     "ClaimRequest",
     "Claimed",
@@ -74,6 +76,7 @@ __all__ = [
     "backends",
     "check_json",
     "check_name",
+    "check_seconds",
     "encode",
     "encode_entry",
     "load_backend",

@@ -287,7 +287,7 @@ class WorkerRun:
                 logger.warning("The work on task %s is dropped: %s", one.task.id, end)
                 continue
             self._settled += end.status.is_terminal
-            logger.info("Task %s is %s.", end.id, end.status)
+            _log_end(end)
             if end.status is TaskStatus.PENDING:
                 self._retries_until = max(self._retries_until, end.head.run_at)
 
@@ -313,6 +313,7 @@ class WorkerRun:
         self._held[task.id] = held
         self._started += 1
         self._keeper.hold(task.id, task.lease)
+        logger.info("Task %s begins, attempt %d of %d.", task.id, task.attempt, task.max_attempts)
         handlers.start_soon(self._handle, held, name=f"task {task.id}")
 
     def _put_back(self, task: Task, *, delay: float = 0.0) -> None:
@@ -461,3 +462,15 @@ class WorkerRun:
                 logger.warning("%d tasks could not be released: %s", len(settlements), failure)
             else:
                 self._note(settlements, turn.settled)
+
+
+def _log_end(task: Task) -> None:
+    """Tell what became of a task: with the reason, where it is not what one hopes for."""
+    error = task.error or {}
+    reason = f"{error.get('type')}: {error.get('message')}"
+    if task.status is TaskStatus.FAILED:
+        logger.warning("Task %s is failed: %s", task.id, reason)
+    elif task.status is TaskStatus.PENDING and error and task.attempt:
+        logger.warning("Task %s is to be tried again: %s", task.id, reason)
+    else:
+        logger.info("Task %s is %s.", task.id, task.status)
