@@ -137,9 +137,11 @@ class SQLiteBackend(QueueBackend):
         """
         if self._is_closed:
             raise QueueClosed(self.url)
-        if self._writer is None or self._writer.is_ended:
-            self._start_writer(create=self._create)
-        await self._read(lambda _: None)
+        writer = self._writer
+        if writer is None or writer.is_ended:
+            writer = self._start_writer(create=self._create)
+        with self._clock.hold():
+            await writer.perform(lambda _: None, writes=False)
 
     async def aclose(self) -> None:
         """Finish the calls under way, end the thread and close the file; again does nothing."""
