@@ -137,9 +137,10 @@ class SQLiteBackend(QueueBackend):
         """
         if self._is_closed:
             raise QueueClosed(self.url)
-        writer = self._writer
-        if writer is None or writer.is_ended:
+        if self._writer is None or self._writer.is_ended:
             writer = self._start_writer(create=self._create)
+        else:
+            writer = self._open_writer()
         with self._clock.hold():
             await writer.perform(lambda _: None, writes=False)
 
