@@ -47,19 +47,6 @@ HOUR = 3600 * SECOND
 ONE = ClaimRequest(("default",), 1, "w", 30 * SECOND)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "tasks.db"
-
-
-@pytest.fixture
-async def backend(path: Path) -> AsyncIterator[SQLiteBackend]:
-    made = SQLiteBackend(path, busy_timeout=0.3)
-    await made.open()
-    yield made
-    await made.aclose()
-
-
 def new(task_id: str, **fields: Any) -> Record:
     return Record(Head(id=task_id, **fields), b"{}")
 

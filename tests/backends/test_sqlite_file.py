@@ -30,7 +30,6 @@ from jotty_backends.sqlite.lock import FileLock
 from jotty_backends.sqlite.schema import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -39,19 +38,6 @@ S = TaskStatus
 SECOND = MICROSECONDS
 HOUR = 3600 * SECOND
 ONE = ClaimRequest(("default",), 1, "w", 30 * SECOND)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "tasks.db"
-
-
-@pytest.fixture
-async def backend(path: Path) -> AsyncIterator[SQLiteBackend]:
-    made = SQLiteBackend(path, busy_timeout=0.3)
-    await made.open()
-    yield made
-    await made.aclose()
 
 
 def new(task_id: str, **fields: Any) -> Record:

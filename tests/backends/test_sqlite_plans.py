@@ -16,13 +16,14 @@ from jotty.core.queue import (
     Record,
     TaskStatus,
 )
-from jotty_backends.sqlite import SQLiteBackend
 from jotty_backends.sqlite.searches import PICK, SOONEST, search
 from jotty_backends.sqlite.tables import _DELETE, _JOIN_BOTH, _OWNER, _WHOLE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from jotty_backends.sqlite import SQLiteBackend
 
 pytestmark = pytest.mark.anyio
 
@@ -30,19 +31,6 @@ S = TaskStatus
 SECOND = MICROSECONDS
 HOUR = 3600 * SECOND
 ONE = ClaimRequest(("default",), 1, "w", 30 * SECOND)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "tasks.db"
-
-
-@pytest.fixture
-async def backend(path: Path) -> AsyncIterator[SQLiteBackend]:
-    made = SQLiteBackend(path, busy_timeout=0.3)
-    await made.open()
-    yield made
-    await made.aclose()
 
 
 def new(task_id: str, **fields: Any) -> Record:
