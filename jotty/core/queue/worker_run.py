@@ -45,6 +45,7 @@ REAP_EVERY: Final = 1.0
 RECONNECT: Final = RetryPolicy(delay=0.1, cap=5.0)
 HEARING_PATIENCE: Final = 60.0
 HEARING_PAUSE: Final = 0.1  # seconds: a busy store must not make us look more often
+RECOVERED_AFTER: Final = 10 * MICROSECONDS  # without a failure; sooner if something was written
 LAST_WORDS: Final = 5.0  # seconds for releasing what runs when the worker itself is cancelled
 NO_TURN: Final = Turn([], [], 0, None)
 # Errors that another attempt would only repeat
@@ -116,6 +117,7 @@ class WorkerRun:
         self._retries_until = 0
         self._reaped_at = settings.clock.now()
         self._failures = 0
+        self._failed_at = 0
         self._trouble: StorageError | None = None
         self._error: Exception | None = None
         self._idle: anyio.CancelScope | None = None
@@ -204,12 +206,15 @@ class WorkerRun:
         self._has_news = False
         self._enforce_grace()
         try:
-            return await self._take_turn(handlers)
+            goes_on = await self._take_turn(handlers)
         except (SchemaError, StoreCorrupt):
             raise
         except StorageError as failure:
             await self._back_off(failure)
             return not self._is_given_up()
+        if self._settings.clock.now() - self._failed_at >= RECOVERED_AFTER:
+            self._note_recovery()
+        return goes_on
 
     async def _take_turn(self, handlers: TaskGroup) -> bool:
         settlements, self._settlements = self._settlements, []
@@ -262,14 +267,19 @@ class WorkerRun:
         except BaseException:
             self._settlements[:0] = settlements  # to be settled at the next try, or on the way out
             raise
-        if self._failures and (settlements or turn.claimed):
-            logger.warning("The store answers again after %d failures.", self._failures)
-            self._failures = 0
+        if settlements or turn.claimed:
+            self._note_recovery()
         self._note(settlements, turn.settled)
         return turn
 
+    def _note_recovery(self) -> None:
+        if self._failures:
+            logger.warning("The store answers again after %d failures.", self._failures)
+        self._failures = 0
+
     async def _back_off(self, failure: StorageError) -> None:
         self._failures += 1
+        self._failed_at = self._settings.clock.now()
         wait = RECONNECT.backoff(self._failures, self._settings.random)
         logger.warning("The store does not answer, trying again in %.1f s: %s", wait, failure)
         with anyio.CancelScope() as self._idle:
