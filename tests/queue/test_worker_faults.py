@@ -532,7 +532,8 @@ async def test_an_idle_worker_forgets_an_outage_that_is_long_over(
             return await super().turn(changes, request)
 
     backend = Failing(clock=clock)
-    manager = QueueManager(TaskQueue(backend, clock=clock), lambda _: clock.sleep(1), clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+    manager = QueueManager(queue, lambda _: clock.sleep(1), clock=clock, random=NoJitter())
     with caplog.at_level(logging.WARNING, logger="jotty.queue"):
         async with clock.autojump(), anyio.create_task_group() as group:
             group.start_soon(manager.run)
