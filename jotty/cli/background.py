@@ -142,7 +142,7 @@ def worker(
     max_tasks: Annotated[
         int | None, typer.Option("--max-tasks", min=1, help="Stop after so many goals.")
     ] = None,
-    drain: Annotated[bool, typer.Option("--drain", help="Stop when nothing is ready any more.")] = False,
+    drain: Annotated[bool, typer.Option("--drain", help="Stop when nothing is ready or running.")] = False,
     grace: Annotated[
         float,
         typer.Option(

@@ -64,14 +64,8 @@ async def _print_events(queue: TaskQueue, task_id: str, after: int) -> None:
 async def _show(queue: TaskQueue, task_id: str, after: int) -> None:
     """Show the events as they come, and at the end what they came to.
 
-    All events are read: which text is the output stands in the first. Of a task that is over, no text is
-    written as it came: there may have been attempts that count no more.
+    The output is written when it is whole, since the text of an attempt may turn out to be void.
     """
-    with answering(queue.url):
-        task = await queue.get(task_id)
-    is_over = task is not None and task.status.is_terminal
-    is_shown = is_terminal(sys.stdout) and is_terminal(sys.stderr)
-    text = OutputText(is_told=not is_shown and (after > 0 or not is_over))
     last: Mapping[str, Any] | None = None
     with watching(follows=True) as watcher:
         async for event in stream_run(queue, task_id):
@@ -80,72 +74,18 @@ async def _show(queue: TaskQueue, task_id: str, after: int) -> None:
                 watcher.say("Starting again: what came before counts no more.")
             if is_new or watcher.screen is not None:
                 watcher.take(event)
-            text.take(event, is_new=is_new)
             last = event
     if last is not None and last["seq"] > after:
-        _conclude(last, text)
+        _conclude(last)
 
 
-def _conclude(event: Mapping[str, Any], text: OutputText) -> None:
+def _conclude(event: Mapping[str, Any]) -> None:
     if is_terminal(sys.stderr):
         say("")  # apart from the progress above
     if event["type"] == "workflow_error":
-        text.end_line()
         say(f"Error: {event['error']['type']}: {event['error']['message']}")
         return
     result = event["result"]
     is_run = isinstance(result, dict) and "final_output" in result
-    text.conclude(result["final_output"] if is_run else result)
+    print_output(result["final_output"] if is_run else result)
     say_failures(result["errors"] if is_run else ())
-
-
-class OutputText:
-    """Writes the final output to stdout, as it comes where it is the text of a single actor.
-
-    Args:
-        is_told: Whether to write text as it comes; else the output is written when it is complete.
-    """
-
-    def __init__(self, *, is_told: bool) -> None:
-        self._is_told = is_told
-        self._stream = sys.stdout  # which the progress, as long as it is shown, takes the place of
-        self._speaker: str | None = None
-        self._text = ""
-        self._is_in_line = False
-
-    def take(self, event: Mapping[str, Any], *, is_new: bool) -> None:
-        """Take one more event into account, and write what is new of its text."""
-        kind = event["type"]
-        if kind == "workflow_start":
-            speakers = list(event.get("output") or ())
-            self._speaker = speakers[0] if len(speakers) == 1 else None
-            self._begin()
-        elif self._speaker is None or event.get("agent") != self._speaker:
-            return
-        elif kind == "text_chunk":
-            self._write(event["text"], is_new=is_new)
-        elif kind in {"agent_start", "agent_retry"}:
-            self._begin()
-
-    def conclude(self, output: Any) -> None:
-        """Write the output, unless it is the very text that was written."""
-        self.end_line()
-        is_written = self._is_told and self._text != "" and output == self._text
-        if not is_written:
-            print_output(output)
-
-    def end_line(self) -> None:
-        """Go to a new line, unless the last one is complete."""
-        if self._is_in_line:
-            typer.echo(file=self._stream)
-        self._is_in_line = False
-
-    def _begin(self) -> None:
-        self.end_line()
-        self._text = ""
-
-    def _write(self, text: str, *, is_new: bool) -> None:
-        self._text += text
-        if self._is_told and is_new and text:
-            typer.echo(text, file=self._stream, nl=False)
-            self._is_in_line = not text.endswith("\n")

@@ -700,3 +700,18 @@ async def test_c49_a_task_is_released_when_the_grace_is_over_however_long_its_ha
     found = await queue.get(task.id)
     assert found is not None
     assert (found.status, found.attempt, found.lease) == (TaskStatus.PENDING, 0, 1)
+
+
+async def test_draining_waits_for_what_another_worker_may_leave_behind(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    task = await queue.enqueue("g")
+    other_lane = await queue.enqueue("h", lane="other")
+    await queue.claim(worker="dies", lease_timeout=20)
+    await queue.claim(worker="lives", lanes=("other",), lease_timeout=1000)
+
+    async with clock.autojump():
+        assert await worker(queue, clock).run(drain=True) == 1
+
+    assert await queue.result(task.id) == "g"
+    assert await status_of(queue, other_lane) is TaskStatus.IN_PROGRESS

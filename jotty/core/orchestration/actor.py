@@ -193,7 +193,7 @@ class Actor(Generic[P, R]):
         on_demand: Run only when another actor returns `Goto(name)`.
         limit: The name of the conductor's limit that this actor shares, or None.
         on_error: "raise" or "continue"; None leaves it to the conductor.
-        version: Change it to have recorded steps of this actor run again.
+        version: Kept for runs that record their steps; it has no effect yet.
         prompt: For callables that take one positional prompt: the name of what it is, or a
             function, bound like the actor, that makes it. The default for objects is the goal.
         target: The function or method that is called in the end (derived).

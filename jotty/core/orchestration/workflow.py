@@ -188,7 +188,7 @@ class WorkflowMode:
             max_concurrent: How many goals to run at once; None for the workflow's own.
             lease_timeout: Seconds after which others take a goal over if this process dies.
             grace: Seconds that running goals may take to finish after `stop_processing`.
-            drain: Return when nothing is ready and nothing runs here.
+            drain: Return when nothing in its lanes is ready or in progress, here or elsewhere.
             lanes: The lanes to take from; None for the conductor's name alone.
 
         Raises:

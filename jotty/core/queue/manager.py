@@ -89,7 +89,8 @@ class QueueManager:
 
         Args:
             max_tasks: Claim no more than this many tasks, and return when they are settled.
-            drain: Return when nothing is ready and nothing runs here; retries of what ran are waited for.
+            drain: Return when nothing in its lanes is ready or in progress, by whomever; what may come back
+                (a lease that ends, a retry of what ran here) is waited for, what is scheduled is not.
 
         Raises:
             RuntimeError: It is running already.

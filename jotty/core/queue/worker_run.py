@@ -228,7 +228,7 @@ class WorkerRun:
             raise failure
         await self._reap_if_due(turn.next_at)
         is_dry = len(turn.claimed) < limit
-        if self._is_finished(is_dry=is_dry and not settlements):
+        if await self._is_finished(is_dry=is_dry and not settlements):
             return False
         # what was settled may have made other tasks ready, after the claim
         goes_round = self._has_news or (self._drain and settlements)
@@ -338,14 +338,17 @@ class WorkerRun:
         if found is None or found.head.status is not TaskStatus.PENDING:
             self._shy = None
 
-    def _is_finished(self, *, is_dry: bool) -> bool:
+    async def _is_finished(self, *, is_dry: bool) -> bool:
         if self._held or self._settlements:
             return False
         if self._stop_at is not None:
             return True
         if self._max_tasks is not None and self._started >= self._max_tasks:
             return True
-        return self._drain and is_dry and self._retries_until <= self._settings.queue.backend.now()
+        if not (self._drain and is_dry and self._retries_until <= self._settings.queue.backend.now()):
+            return False
+        counts = await self._settings.queue.backend.count()
+        return not any(counts.get((lane, TaskStatus.IN_PROGRESS)) for lane in self._settings.lanes)
 
     def _is_given_up(self) -> bool:
         """Whether the store has not answered until after the grace time: leases must expire by themselves."""
