@@ -115,6 +115,7 @@ class WorkerRun:
         self._stop_at: int | None = None
         self._shy: str | None = None  # the task that is to run alone, for which this worker empties itself
         self._retries_until = 0
+        self._is_quiet = False
         self._reaped_at = settings.clock.now()
         self._failures = 0
         self._failed_at = 0
@@ -346,9 +347,14 @@ class WorkerRun:
         if self._max_tasks is not None and self._started >= self._max_tasks:
             return True
         if not (self._drain and is_dry and self._retries_until <= self._settings.queue.backend.now()):
+            self._is_quiet = False
             return False
+        was_quiet = self._is_quiet
         counts = await self._settings.queue.backend.count()
-        return not any(counts.get((lane, TaskStatus.IN_PROGRESS)) for lane in self._settings.lanes)
+        self._is_quiet = not any(counts.get((lane, TaskStatus.IN_PROGRESS)) for lane in self._settings.lanes)
+        if self._is_quiet and not was_quiet:
+            self._has_news = True  # once more: a task may have come back between the claim and the count
+        return self._is_quiet and was_quiet
 
     def _is_given_up(self) -> bool:
         """Whether the store has not answered until after the grace time: leases must expire by themselves."""
