@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +16,7 @@ from jotty.core.queue import (
     Record,
     TaskStatus,
 )
+from jotty.testing import VirtualClock
 from jotty_backends.sqlite import SQLiteBackend
 from jotty_backends.sqlite.steady import SAVE_EVERY, Machine, SteadyClock
 
@@ -99,3 +102,20 @@ def test_the_machine_tells_the_time() -> None:
     assert abs(machine.wall() - time.time_ns() // 1000) < SECOND
     assert 0 < machine.uptime() <= machine.uptime()
     assert machine.boot_id() == Machine().boot_id()
+
+
+async def test_a_look_at_an_empty_store_commits_nothing(path: Path) -> None:
+    """Else idle workers would wake each other, each look of one being news to the others."""
+    clock = VirtualClock()
+    backend = SQLiteBackend(path, clock=clock)
+    await backend.open()
+    with closing(sqlite3.connect(path)) as other:
+        before = other.execute("PRAGMA data_version").fetchone()
+        for _ in range(3):
+            await clock.advance(10 * SAVE_EVERY / SECOND)
+            await backend.claim(ONE)
+
+        assert before == other.execute("PRAGMA data_version").fetchone()
+        await backend.insert([new("a")])
+        assert before != other.execute("PRAGMA data_version").fetchone()
+    await backend.aclose()

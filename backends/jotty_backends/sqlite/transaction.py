@@ -49,12 +49,14 @@ class Transaction:
         self._taken = 0
         self._topics: dict[str, None] = {}
         self._saved_at = 0
+        self._changes = 0
 
     def begin(self, kind: str = "IMMEDIATE") -> None:
         """Begin: IMMEDIATE to write, DEFERRED to read."""
         self.moves.clear()
         self._last_seq, self._taken = None, 0
         self._topics = {}
+        self._changes = self._connection.total_changes
         self.execute(f"BEGIN {kind}")
 
     def commit(self) -> Collection[str]:
@@ -99,6 +101,8 @@ class Transaction:
         moves = [(lane, status, number) for (lane, status), number in self.moves.items() if number]
         if moves:
             self.executemany(_COUNT, moves)
+        if self._connection.total_changes == self._changes:
+            return  # an idle worker's look must not be a commit that wakes the others; no time was given out
         now = self.now()
         if abs(now - self._saved_at) >= SAVE_EVERY:
             self.execute(_SEEN, (now,))
