@@ -608,3 +608,28 @@ async def test_who_waits_for_a_result_sees_the_end_of_a_task_whose_last_worker_d
     async with clock.autojump():
         with pytest.raises(TaskFailed, match="worker lost"):
             await queue.result(task.id, timeout=20)
+
+
+async def test_a_goal_of_another_workflow_that_came_by_the_same_lane_is_not_run(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    ran: list[str] = []
+
+    @actor
+    async def analyse(goal: str) -> str:
+        return goal
+
+    @actor
+    async def delete_things(goal: str) -> None:
+        ran.append(goal)
+
+    task_id = await workflow(queue, clock, analyse).enqueue_task("Analyse sales")
+    await drain(workflow(queue, clock, delete_things), clock)
+
+    with pytest.raises(TaskFailed, match="meant for the actors analyse; here are delete_things"):
+        await queue.result(task_id)
+    assert ran == []
+
+    await queue.retry(task_id)
+    await drain(workflow(queue, clock, analyse), clock)
+    assert (await queue.result(task_id))["final_output"] == "Analyse sales"

@@ -396,3 +396,8 @@ async def test_a_store_that_is_only_to_be_read_is_not_made(path: Path) -> None:
 def test_create_is_0_or_1(path: Path) -> None:
     with pytest.raises(ValueError, match="create must be 1"):
         open_queue(f"sqlite:///{path}?create=yes")
+
+
+def test_a_url_in_place_of_a_path_is_told_apart() -> None:
+    with pytest.raises(ValueError, match="open_queue"):
+        SQLiteTaskQueue("sqlite:///tasks.db")

@@ -215,3 +215,17 @@ async def test_another_orchestrators_stream_is_passed_on_or_must_end_with_a_resu
     unended = WorkflowMode(Conductor([plain]), orchestrator=Other(ends=False))
     with pytest.raises(RuntimeError, match="workflow_complete"):
         await unended.execute_stream("goal").result()
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "said"),
+    [
+        (Conductor, actor(plain, name="one"), "list of actors"),
+        (Conductor, "one", "list of actors"),
+        (Conductor, ["one"], "is a name, no actor"),
+        (WorkflowMode, [plain], "takes a Conductor"),
+    ],
+)
+def test_what_is_given_in_place_of_actors_is_told_apart(make: Any, given: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        make(given)

@@ -106,6 +106,8 @@ class SQLiteBackend(QueueBackend):
         named = os.fspath(path)
         if not named or named == ":memory:" or "\0" in named:
             raise ValueError(f"path must name a file, not {named!r}. For a queue in memory, use 'memory:'.")
+        if named.startswith("sqlite:"):
+            raise ValueError(f"path must be a path, not the URL {named!r}. Pass the URL to open_queue().")
         check_seconds("busy_timeout", busy_timeout)
         self.durability = _durability(durability)
         self.url = f"sqlite:///{quote(named)}"

@@ -330,4 +330,6 @@ def as_actor(value: ActorLike) -> AnyActor:
     Raises:
         TypeError: It is nothing that can be run, or has no name.
     """
+    if isinstance(value, str):
+        raise TypeError(f"{value!r} is a name, no actor. Give the function or agent itself.")
     return value if isinstance(value, Actor) else actor(value)

@@ -77,7 +77,7 @@ class BackgroundRuns:
         options: EnqueueOptions,
     ) -> str:
         """Store a goal, after checking that it can run, and return its id."""
-        own: dict[str, Any] = {"max_iterations": max_iterations}
+        own: dict[str, Any] = {"max_iterations": max_iterations, "actors": self._actor_names()}
         if isinstance(self._orchestrator, GraphOrchestrator):
             self._orchestrator.prepare(goal, context, max_iterations)
             own["mode"] = self._orchestrator.mode.value
@@ -158,6 +158,18 @@ class BackgroundRuns:
             return Finished(_stored(result), await writer.rest())
         raise writer.error or RuntimeError("The run was cancelled without a reason.")
 
+    def _actor_names(self) -> list[str]:
+        return [actor.name for actor in self._conductor.actors]
+
+    def _check_actors(self, meant: Sequence[str]) -> None:
+        """Refuse a goal of another workflow that has come by the same lane."""
+        here = self._actor_names()
+        if meant and set(meant).isdisjoint(here):
+            raise GraphError(
+                f"The goal is meant for the actors {', '.join(meant)}; here are {', '.join(here)}.",
+                "Give each conductor a name of its own, which is its lane; then retry the task.",
+            )
+
     def _prepared(self, task: Task, shared: Mapping[str, Any]) -> Work:
         """Return what runs a task's goal.
 
@@ -166,6 +178,7 @@ class BackgroundRuns:
         """
         try:
             own = task.metadata.get(KEY, {})
+            self._check_actors(own.get("actors") or ())
             max_iterations = own.get("max_iterations", 100)
             if not isinstance(self._orchestrator, GraphOrchestrator):
                 stream = self._orchestrator.run_stream(task.goal, task.context, max_iterations)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from .actor import is_count, is_seconds
 from .background import BackgroundRuns, check_queue
+from .conductor import Conductor
 from .foreign import relayed
 from .orchestrator import GraphOrchestrator
 from .stream import RunStream
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from jotty.core.queue import Cursor, EnqueueOptions, TaskQueue
 
-    from .conductor import Conductor
     from .events import Event
     from .graph import GraphMode
     from .orchestrator import Orchestrator
@@ -58,6 +58,8 @@ class WorkflowMode:
         poll_interval: float = 1.0,
         orchestrator: Orchestrator | None = None,
     ) -> None:
+        if not isinstance(conductor, Conductor):
+            raise TypeError(f"A workflow takes a Conductor, not {conductor!r}. Write Conductor([...]).")
         if execution not in EXECUTIONS:
             raise ValueError(f"execution must be 'sync' or 'async', not {execution!r}.")
         if not is_count(max_concurrent, 1):
