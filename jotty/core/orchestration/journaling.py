@@ -108,6 +108,8 @@ class JournalWriter:
         self._notify = notify
         self._waiting: list[EncodedEntry] = []
         self._flushing = anyio.Lock()
+        self._last: int | None = None  # the number of the last entry that is known to be written
+        self._is_in_doubt = False
 
     def put(self, event: Mapping[str, Any]) -> None:
         """Take an event as it is now; it is written soon. One that cannot be stored ends the run."""
@@ -142,13 +144,16 @@ class JournalWriter:
             StorageError: The store failed.
         """
         async with self._flushing:
+            if self._is_in_doubt:
+                await self._drop_written()
             group = self._take()
             if not group:
                 return
             try:
-                await self._queue.record(self._task, group)
+                self._last = await self._queue.record(self._task, group)
             except BaseException:
                 self._waiting[:0] = group
+                self._is_in_doubt = self._last is not None
                 raise
 
     async def flush_last(self) -> None:
@@ -162,7 +167,18 @@ class JournalWriter:
         A flush under way is awaited, so that what it could not write is among them.
         """
         async with self._flushing:
+            if self._is_in_doubt:
+                with suppress(StorageError):  # rather told twice than not at all
+                    await self._drop_written()
             return self._take()
+
+    async def _drop_written(self) -> None:
+        """Find out how much of a group was written whose answer never came, so that nothing is told twice."""
+        written = 0
+        async for entry in self._queue.events(self._task.id, self._last or 0, follow=False):
+            written += entry.kind == "event"
+        del self._waiting[:written]
+        self._is_in_doubt = False
 
     def _take(self) -> list[EncodedEntry]:
         taken, self._waiting = self._waiting, []
