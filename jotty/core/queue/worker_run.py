@@ -113,7 +113,9 @@ class WorkerRun:
         self._started = 0
         self._settled = 0
         self._stop_at: int | None = None
-        self._shy: str | None = None  # the task that is to run alone, for which this worker empties itself
+        self._to_run_alone: str | None = (
+            None  # the task that is to run alone, for which this worker empties itself
+        )
         self._retries_until = 0
         self._is_quiet = False
         self._reaped_at = settings.clock.now()
@@ -220,7 +222,7 @@ class WorkerRun:
     async def _take_turn(self, handlers: TaskGroup) -> bool:
         settlements, self._settlements = self._settlements, []
         if not settlements:
-            await self._forget_shy()
+            await self._forget_it_if_gone()
         limit = self._room()
         turn = await self._turn(settlements, limit) if settlements or limit else NO_TURN
         self._start(turn.claimed, handlers)
@@ -251,7 +253,7 @@ class WorkerRun:
         """Return how many tasks to claim now."""
         if self._stop_at is not None or any(held.task.isolated for held in self._held.values()):
             return 0
-        if self._shy is not None:
+        if self._to_run_alone is not None:
             return 0 if self._held else 1
         room = self._settings.max_concurrent - len(self._held)
         return room if self._max_tasks is None else min(room, self._max_tasks - self._started)
@@ -306,7 +308,7 @@ class WorkerRun:
         """Start what may run now; a task that must run alone goes back until nothing else runs here (C25)."""
         is_alone = len(claimed) == 1 and not self._held
         if claimed:
-            self._shy = None
+            self._to_run_alone = None
         for task in claimed:
             if self._stop_at is not None:
                 self._put_back(task)
@@ -314,7 +316,7 @@ class WorkerRun:
                 earlier.stop("lost")  # it does not know yet that its lease was
                 self._put_back(task, delay=REAP_EVERY)
             elif task.isolated and not is_alone:
-                self._shy = task.id
+                self._to_run_alone = task.id
                 self._put_back(task)
             else:
                 self._start_handler(_Held(task), handlers)
@@ -331,13 +333,13 @@ class WorkerRun:
         self._settlements.append(settlement.release(task, delay=delay))
         self._has_news = True
 
-    async def _forget_shy(self) -> None:
+    async def _forget_it_if_gone(self) -> None:
         """Wait no longer for the task that is to run alone, if it went elsewhere meanwhile."""
-        if self._shy is None or not self._held:
+        if self._to_run_alone is None or not self._held:
             return
-        (found,) = await self._settings.queue.backend.get([self._shy], payload=False)
+        (found,) = await self._settings.queue.backend.get([self._to_run_alone], payload=False)
         if found is None or found.head.status is not TaskStatus.PENDING:
-            self._shy = None
+            self._to_run_alone = None
 
     async def _is_finished(self, *, is_dry: bool) -> bool:
         if self._held or self._settlements:
