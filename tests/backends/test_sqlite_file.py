@@ -401,3 +401,37 @@ def test_create_is_0_or_1(path: Path) -> None:
 def test_a_url_in_place_of_a_path_is_told_apart() -> None:
     with pytest.raises(ValueError, match="open_queue"):
         SQLiteTaskQueue("sqlite:///tasks.db")
+
+
+async def test_a_handle_whose_file_was_replaced_goes_over_to_the_new_one(path: Path) -> None:
+    """Else a worker would go on with a file that nobody else can see, and never hear of a task again."""
+    queue = SQLiteTaskQueue(path)
+    await queue.enqueue("lost with its file")
+    for one in path.parent.iterdir():
+        one.unlink()
+    with pytest.raises(StorageError, match="deleted or replaced"):
+        await queue.enqueue("refused")
+    with pytest.raises(StorageError, match="there is no store"):
+        await queue.stats()
+    async with SQLiteTaskQueue(path) as other:
+        await other.enqueue("in the new file")
+
+    assert [task.goal async for task in queue.tasks()] == ["in the new file"]
+    await queue.aclose()
+
+
+async def test_a_waiting_handle_notices_that_its_file_was_deleted(path: Path) -> None:
+    queue = SQLiteTaskQueue(path)
+    await queue.stats()
+
+    async def delete() -> None:
+        await anyio.sleep(0.1)
+        for one in path.parent.iterdir():
+            one.unlink()
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(delete)
+            with pytest.raises(StorageError):
+                await queue.claim(worker="w", wait=30)
+    await queue.aclose()

@@ -250,7 +250,9 @@ class SQLiteBackend(QueueBackend):
             create=create,
             clock=self._clock,
         )
-        self._writer = Writer(open_tables, url=self.url, topics=self._topics, patience=self._busy_timeout)
+        self._writer = Writer(
+            open_tables, url=self.url, path=self._path, topics=self._topics, patience=self._busy_timeout
+        )
         weakref.finalize(self, self._writer.stop).atexit = False
         return self._writer
 

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
@@ -42,6 +43,7 @@ class Writer:
     Args:
         connect: Opens the store, in the thread; it is given what to call when the lock has news.
         url: The store's address, for errors.
+        path: The file, which must stay the one that was opened.
         topics: Told what was committed.
         patience: Seconds after which an operation that could not begin fails.
     """
@@ -51,11 +53,13 @@ class Writer:
         connect: Callable[[Callable[[], None]], tuple[Tables, FileLock]],
         *,
         url: str,
+        path: str,
         topics: Topics,
         patience: float,
     ) -> None:
         self._connect = connect
         self._url = url
+        self._path = path
         self._topics = topics
         self._patience = patience
         self._news = threading.Condition()
@@ -185,6 +189,7 @@ class Writer:
             tables, lock = self._connect(self._on_lock)
             try:
                 self._version = tables.data_version()
+                self._file = self._identity()
                 while self._turn(tables, lock):
                     pass
             finally:
@@ -202,6 +207,7 @@ class Writer:
         for operation in left:
             operation.error = error
         deliver([*left, *self._farewells])
+        self._topics.bump_all()  # who waits for a change is to find out
 
     def _on_lock(self) -> None:
         with self._news:
@@ -218,6 +224,7 @@ class Writer:
             if is_idle:
                 self._news.wait(_TICK if self._watchers or self._writes else None)
             self._has_lock_news = False
+            self._check_file()
             reads = list(self._reads)
             self._reads.clear()
         if reads:
@@ -229,6 +236,18 @@ class Writer:
         if self._watchers:
             self._look(tables)
         return True
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = Path(self._path).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _check_file(self) -> None:
+        """Give up a file that was deleted or replaced: nobody else would see what is written to it."""
+        if self._identity() != self._file:
+            raise StorageError(self._url, "the file was deleted or replaced while it was open.")
 
     def _read(self, tables: Tables, reads: Sequence[Operation[Any]]) -> None:
         self._begun = reads
