@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-LEASE = 0.3
+LEASE = 0.5
 
 
 async def test_c27_a_blocked_event_loop_does_not_lose_its_leases() -> None:
