@@ -547,3 +547,36 @@ async def test_an_idle_worker_forgets_an_outage_that_is_long_over(
     told = [record.getMessage() for record in caplog.records]
     assert len([line for line in told if "answers again" in line]) == 2
     assert len([line for line in told if "in 0.1 s" in line]) == 2
+
+
+async def test_a_worker_cancelled_while_it_sets_a_damaged_task_aside_gives_the_others_back(
+    clock: VirtualClock,
+) -> None:
+    class Damaging(MemoryBackend):
+        scope: anyio.CancelScope | None = None
+
+        async def turn(
+            self, changes: Sequence[Change], request: ClaimRequest
+        ) -> tuple[list[Swapped], Claimed]:
+            swapped, claimed = await super().turn(changes, request)
+            records = [
+                Record(one.head, b"{" if one.head.priority == 3 else one.payload) for one in claimed.records
+            ]
+            return swapped, Claimed(records, claimed.mark, claimed.next_at)
+
+        async def swap(self, changes: Sequence[Change]) -> list[Swapped]:
+            if self.scope is not None and any(one.record.head.status == "failed" for one in changes):
+                self.scope.cancel()
+                await anyio.lowlevel.checkpoint()
+            return await super().swap(changes)
+
+    backend = Damaging(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+    sound = await queue.enqueue("sound", priority=1)
+    await queue.enqueue("damaged", priority=3)
+    with anyio.CancelScope() as backend.scope:
+        await QueueManager(queue, lambda _: clock.sleep(1), max_concurrent=2, clock=clock).run()
+
+    found = await queue.get(sound.id)
+    assert found is not None
+    assert (found.status, found.attempt) == (TaskStatus.PENDING, 0)

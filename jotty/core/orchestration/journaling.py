@@ -177,6 +177,7 @@ class JournalWriter:
         written = 0
         async for entry in self._queue.events(self._task.id, self._last or 0, follow=False):
             written += entry.kind == "event"
+            self._last = entry.number
         del self._waiting[:written]
         self._is_in_doubt = False
 

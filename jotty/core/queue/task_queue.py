@@ -222,7 +222,13 @@ class TaskQueue(QueueClient):
             await self._reap_sometimes()
             claimed = await backend.claim(request)
             if claimed.records:
-                if tasks := await self._readable(claimed.records):
+                tasks, damaged = self._readable(claimed.records)
+                try:
+                    await self._set_aside(damaged)
+                except BaseException:
+                    await self._give_back(tasks)
+                    raise
+                if tasks:
                     return tasks
                 continue
             seconds = self._seconds_until(claimed.next_at)
@@ -352,9 +358,10 @@ class TaskQueue(QueueClient):
         changes = [one.change(one.task.head, now) for one in held]
         with _in_doubt(held, changes):
             swapped, claimed = await backend.turn(changes, request)
-        tasks = await self._readable(claimed.records)
+        tasks, damaged = self._readable(claimed.records)
         firsts = iter(swapped)
         try:
+            await self._set_aside(damaged)
             settled = [
                 await self._followed(one, next(firsts) if one.is_held() else None) for one in settlements
             ]
@@ -363,18 +370,21 @@ class TaskQueue(QueueClient):
             raise
         return Turn(settled, tasks, claimed.mark, self._seconds_until(claimed.next_at))
 
-    async def _readable(self, records: Sequence[Record]) -> list[Task]:
-        """Return what was claimed; a task whose payload is damaged is failed, the others are served (C47)."""
-        tasks = []
+    def _readable(self, records: Sequence[Record]) -> tuple[list[Task], list[Settlement]]:
+        """Return what was claimed, and what fails those of it whose payload is damaged (C47)."""
+        tasks, damaged = [], []
         for record in records:
             try:
                 tasks.append(self._task(record))
             except StoreCorrupt as damage:
                 bare = Task(head=record.head)
-                failing = settlement.failure(bare, damage, retry=False, delay=None, random=self._random)
-                with suppress(QueueError):  # what cannot be told now is told when its lease has expired
-                    await self._settle(failing)
-        return tasks
+                damaged.append(settlement.failure(bare, damage, retry=False, delay=None, random=self._random))
+        return tasks, damaged
+
+    async def _set_aside(self, damaged: Sequence[Settlement]) -> None:
+        for one in damaged:
+            with suppress(QueueError):  # what cannot be told now is told when its lease has expired
+                await self._settle(one)
 
     async def _followed(self, what: Settlement, first: Swapped | None) -> Task | QueueError:
         try:
