@@ -207,8 +207,8 @@ async def _work(app: App, url: str | None, options: Mapping[str, Any], *, as_jso
         with logged(logging.INFO, as_json=as_json), heard(stop, enough=3) as signals, scope:
             lanes = ", ".join(options["lanes"] or [workflow.conductor.name])
             logger.info("Working on %s, lane %s. Ctrl-C to stop.", queue.url, lanes)
-            settled = await workflow.process_queue(**options)
-            logger.info("Stopped. %d settled.", settled)
+            ended = await workflow.process_queue(**options)
+            logger.info("Stopped. %d ended here.", ended)
     return signals.code if scope.cancelled_caught else ExitCode.OK
 
 

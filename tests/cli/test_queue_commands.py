@@ -95,7 +95,7 @@ def test_a_goal_is_enqueued_worked_on_followed_and_shown(
     shown = jotty("show", task_id, "--queue", queue_url)
 
     assert f"Task {task_id} is completed." in log
-    assert "Stopped. 1 settled." in log
+    assert "Stopped. 1 ended here." in log
     assert 0 == tailed.exit_code
     assert "Hello Ada, welcome.\nThe sum is 6.\n" == tailed.stdout
     assert ["status", "completed"] == shown.stdout.splitlines()[1].split()
@@ -320,7 +320,7 @@ def test_a_worker_logs_json_lines_and_stops_after_max_tasks(
     enqueue()
     log = [json.loads(line) for line in work("--json", "--max-tasks", "1").splitlines()]
 
-    assert "Stopped. 1 settled." == log[-1]["message"]
+    assert "Stopped. 1 ended here." == log[-1]["message"]
     assert {"pending": 1, "completed": 1} == read("status")["lanes"]["default"]
 
 
