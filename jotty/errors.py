@@ -9,6 +9,7 @@ JottyError
 ├── MaxIterationsExceeded     counts per actor, and the path
 ├── ActorError                an actor cancelled itself, or called sys.exit()
 ├── InputRequired             a question nobody can answer
+├── Unhandled                 a worker cannot run this task; another may
 └── QueueError
     ├── QueueClosed           the handle was closed
     ├── QueueFull             the store holds as many live tasks as it may
@@ -57,6 +58,7 @@ __all__ = [
     "TaskCancelled",
     "TaskFailed",
     "TaskNotFound",
+    "Unhandled",
 ]
 
 
@@ -176,6 +178,21 @@ class InputRequired(JottyError):
             f"An actor asks {question!r} (key {key!r}) and nobody can answer. "
             "Pass on_ask= to execute(), or use execute_stream() and answer there."
         )
+
+
+class Unhandled(JottyError):
+    """Raised by a task's handler: this worker cannot run the task, and leaves it to others.
+
+    The task goes back to the queue with its attempt, however often this happens, and never fails for it.
+    The worker says so once, and takes the task less and less often, once a minute in the end.
+
+    Attributes:
+        reason: Why it cannot, and what would help.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"This worker cannot run the task: {reason}")
 
 
 class QueueError(JottyError):
@@ -341,6 +358,6 @@ class SchemaError(StorageError):
     def __init__(self, url: str, found: int, expected: int) -> None:
         self.found = found
         self.expected = expected
-        super().__init__(
-            url, f"its schema version is {found}, this jotty knows {expected}. Use a matching jotty."
-        )
+        is_older = 0 < found < expected
+        remedy = "Stop its workers, and run: jotty migrate" if is_older else "Use a matching jotty"
+        super().__init__(url, f"its schema version is {found}, this jotty knows {expected}. {remedy}.")

@@ -30,8 +30,8 @@ from jotty.core.queue import (
     lifecycle,
 )
 from jotty.errors import QueueClosed, StorageError
+from jotty_backends.file_lock import FileLock
 from jotty_backends.sqlite import SQLiteBackend
-from jotty_backends.sqlite.lock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -348,7 +348,7 @@ async def test_a_handle_whose_thread_could_not_go_on_works_again(path: Path) -> 
         tables.close()
 
     with pytest.raises(StorageError):
-        await writer.perform(break_down)
+        await writer.take(break_down)
     with suppress(StorageError):  # the thread may be about to end
         await backend.count()
 

@@ -25,8 +25,8 @@ from jotty.core.queue import (
     open_queue,
 )
 from jotty.errors import SchemaError, StorageError, StoreCorrupt
+from jotty_backends.file_lock import FileLock
 from jotty_backends.sqlite import SQLiteBackend, SQLiteTaskQueue
-from jotty_backends.sqlite.lock import FileLock
 from jotty_backends.sqlite.schema import VERSION
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ async def test_a_seq_is_never_given_out_twice(backend: SQLiteBackend, path: Path
 
 
 async def pragma(backend: SQLiteBackend, statement: str) -> None:
-    await backend._open_writer().perform(lambda tables: tables.execute(statement).fetchall(), writes=False)
+    await backend._open_writer().take(lambda tables: tables.execute(statement).fetchall(), writes=False)
 
 
 async def test_a_full_disk_loses_nothing_and_heals(backend: SQLiteBackend) -> None:
@@ -356,7 +356,7 @@ async def test_a_commit_that_fails_leaves_nothing_and_heals(backend: SQLiteBacke
     await backend.insert([new("a")])
     trigger = "CREATE TEMP TRIGGER broken BEFORE INSERT ON counts BEGIN SELECT RAISE(ABORT, 'no more'); END"
     writer = backend._open_writer()
-    await writer.perform(lambda tables: tables.execute(trigger).fetchall())
+    await writer.take(lambda tables: tables.execute(trigger).fetchall())
     others = locked(path)
     errors: list[str] = []
 
@@ -374,7 +374,7 @@ async def test_a_commit_that_fails_leaves_nothing_and_heals(backend: SQLiteBacke
 
     assert ["no more.", "no more."] == errors
     assert {"a": S.PENDING} == await statuses(backend)
-    await writer.perform(lambda tables: tables.execute("DROP TRIGGER temp.broken").fetchall())
+    await writer.take(lambda tables: tables.execute("DROP TRIGGER temp.broken").fetchall())
     (stored,) = await backend.insert([new("d")])
 
     assert 2 == stored.head.seq

@@ -22,8 +22,8 @@ from jotty.core.queue import (
 )
 from jotty.errors import QueueFull, StorageError
 from jotty.testing import VirtualClock
+from jotty_backends.file_lock import FileLock
 from jotty_backends.sqlite import SQLiteBackend, SQLiteTaskQueue
-from jotty_backends.sqlite.lock import FileLock
 from jotty_backends.sqlite.rows import COLUMNS
 
 if TYPE_CHECKING:

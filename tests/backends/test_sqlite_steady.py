@@ -11,14 +11,16 @@ import pytest
 
 from jotty.core.queue import (
     MICROSECONDS,
+    SAVE_EVERY,
     ClaimRequest,
     Head,
     Record,
+    SteadyClock,
     TaskStatus,
 )
+from jotty.core.queue.steady import Machine
 from jotty.testing import VirtualClock
 from jotty_backends.sqlite import SQLiteBackend
-from jotty_backends.sqlite.steady import SAVE_EVERY, Machine, SteadyClock
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,12 +1,21 @@
 """Tasks in a SQLite file: for one machine, any number of processes, and no server.
 
 `backend` is the face, on the event loop; `writer` the thread below it, which runs what `operation` carries;
-`tables` (with `rows`, `searches` and `transaction`) the steps in SQL; `schema`, `lock` and `steady` the file,
-the lock beside it, and the time in it.
+`tables` (with `rows`, `searches` and `transaction`) the steps in SQL; `schema` the file, and
+how an older one is brought up to date.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from .backend import SQLiteBackend, SQLiteTaskQueue
 
-__all__ = ["SQLiteBackend", "SQLiteTaskQueue"]
+__all__ = ["POINTS", "SQLiteBackend", "SQLiteTaskQueue"]
+
+# see jotty.core.queue.points
+POINTS: Final = tuple(
+    f"sqlite.{effect}.{side}"
+    for effect in ("begin", "commit", "create", "make", "migrate")
+    for side in ("before", "after")
+)

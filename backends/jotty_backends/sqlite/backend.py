@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import weakref
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, unquote
+
+from anyio import to_thread
 
 from jotty.core.queue import (
     MAX_PAYLOAD,
@@ -16,9 +19,12 @@ from jotty.core.queue import (
     ClaimRequest,
     Clock,
     Durability,
+    Migration,
+    Present,
     Query,
     QueueBackend,
     Record,
+    SteadyClock,
     Swapped,
     TaskQueue,
     Topics,
@@ -27,17 +33,17 @@ from jotty.core.queue import (
 from jotty.errors import QueueClosed, StorageError
 
 from .forks import REMEDY
-from .schema import connect
-from .steady import SteadyClock
+from .migrations import migrate
+from .schema import connect, storage_error
 from .tables import Tables
+from .transaction import anchor
 from .writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from jotty.core.queue import Random, TaskStatus
-
-    from .lock import FileLock
+    from jotty_backends.file_lock import FileLock
 
 __all__ = ["SQLiteBackend", "SQLiteTaskQueue"]
 
@@ -92,7 +98,7 @@ class SQLiteBackend(QueueBackend):
 
     scheme = "sqlite"
     options = {"durability": _durability, "busy_timeout": _busy_timeout, "create": _create}  # noqa: RUF012 - as the base declares it
-    capabilities = frozenset({"event_loops"})
+    capabilities = frozenset({"event_loops", "processes"})
 
     def __init__(
         self,
@@ -144,7 +150,7 @@ class SQLiteBackend(QueueBackend):
         else:
             writer = self._open_writer()
         with self._clock.hold():
-            await writer.perform(lambda _: None, writes=False)
+            await writer.take(lambda _: None, writes=False)
 
     async def aclose(self) -> None:
         """Finish the calls under way, end the thread and close the file; again does nothing."""
@@ -233,11 +239,30 @@ class SQLiteBackend(QueueBackend):
 
     async def _write(self, step: Callable[[Tables], T], undo: Callable[[Tables, T], None] | None = None) -> T:
         with self._clock.hold():
-            return await self._open_writer().perform(step, undo=undo)
+            return await self._open_writer().take(step, undo=undo)
 
     async def _read(self, step: Callable[[Tables], T]) -> T:
         with self._clock.hold():
-            return await self._open_writer().perform(step, writes=False)
+            return await self._open_writer().take(step, writes=False)
+
+    async def announce(self, worker: str, data: bytes, us: int) -> None:
+        """Note that a worker is here."""
+        await self._write(lambda tables: tables.announce(worker, data, us))
+
+    async def workers(self) -> list[Present]:
+        """Return the workers that are here."""
+        return await self._read(lambda tables: tables.workers())
+
+    async def migrate(self, *, dry_run: bool = False) -> Migration:
+        """Bring an older store to this version; nobody else may have it open."""
+        if self._is_closed:
+            raise QueueClosed(self.url)
+        step = partial(migrate, self._path, self.url, dry_run=dry_run, patience=self._busy_timeout)
+        try:
+            with self._clock.hold():
+                return await to_thread.run_sync(step)
+        except (sqlite3.Error, OSError) as refusal:
+            raise storage_error(self.url, refusal) from refusal
 
     def _start_writer(self, *, create: bool) -> Writer:
         # the thread must not refer to this handle, which would then live for ever if it is not closed
@@ -282,7 +307,7 @@ def _open_tables(
     connection, lock = connect(path, url, news, durability=durability, patience=patience, create=create)
     try:
         if isinstance(clock, SteadyClock):
-            clock.anchor(connection)
+            anchor(clock, connection)
         # from here on the patience is the writer's, who serves readers meanwhile
         connection.execute("PRAGMA busy_timeout = 50")
     except BaseException:

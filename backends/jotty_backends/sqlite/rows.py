@@ -4,46 +4,52 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from jotty.core.queue import Head, RetryPolicy, TaskStatus
+from jotty.core.queue import Head, RetryPolicy, TaskStatus, head_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["COLUMNS", "REWRITTEN", "Row", "head_of", "row_of"]
+__all__ = ["CLAIMED", "COLUMNS", "MOVED", "SETTINGS", "Row", "head_of", "row_of"]
 
 Row = tuple[Any, ...]
 
-# What a swap may write comes last, so that the tail of a row is what an UPDATE takes.
+# What a claim writes stands last, before it what other moves write, before that what hardly ever changes: an
+# UPDATE takes the tail of a row, and rewrites no index of a column that it does not name.
 _WRITTEN_ONCE: Final = ("seq", "id", "tags", "created_at")
-REWRITTEN: Final = (
+SETTINGS: Final = (
     "priority",
     "lane",
-    "status",
     "key",
     "depends_on",
     "on_dependency",
+    "max_attempts",
+    "retry",
+    "timeout",
+)
+_MOVED: Final = (
     "awaiting",
     "answered",
     "run_at",
+    "cancel_requested",
+    "postponed",
+    "isolated",
+    "progress",
+    "finished_at",
+)
+CLAIMED: Final = (
+    "status",
     "due",
     "lease",
     "lease_until",
     "worker",
     "attempt",
-    "max_attempts",
-    "retry",
-    "timeout",
-    "cancel_requested",
-    "postponed",
-    "isolated",
-    "progress",
     "started_at",
-    "finished_at",
     "version",
 )
-COLUMNS: Final = _WRITTEN_ONCE + REWRITTEN
+MOVED: Final = _MOVED + CLAIMED
+COLUMNS: Final = _WRITTEN_ONCE + SETTINGS + MOVED
 
 _STATUS: Final = {status.value: status for status in TaskStatus}
 _DEFAULT_RETRY: Final = RetryPolicy()
@@ -58,63 +64,100 @@ def row_of(head: Head) -> Row:
         head.created_at,
         head.priority,
         head.lane,
-        head.status.value,
         head.key,
         _text_of(head.depends_on) if head.depends_on else None,
         head.on_dependency,
+        head.max_attempts,
+        _retry_text(head.retry),
+        head.timeout,
         _text_of(head.awaiting) if head.awaiting else None,
         _text_of(head.answered) if head.answered else None,
         head.run_at,
+        int(head.cancel_requested),
+        head.postponed,
+        int(head.isolated),
+        _text_of(head.progress) if head.progress else None,
+        head.finished_at,
+        head.status.value,
         head.due,
         head.lease,
         head.lease_until,
         head.worker,
         head.attempt,
-        head.max_attempts,
-        _retry_text(head.retry),
-        head.timeout,
-        int(head.cancel_requested),
-        head.postponed,
-        int(head.isolated),
-        _text_of(head.progress) if head.progress else None,
         head.started_at,
-        head.finished_at,
         head.version,
     )
 
 
-def head_of(row: Sequence[Any]) -> Head:
+def head_of(row: Row) -> Head:
     """Return the head that stands in the first columns of a row."""
-    return Head(
-        seq=row[0],
-        id=row[1],
-        tags=tuple(json.loads(row[2])) if row[2] else (),
-        created_at=row[3],
-        priority=row[4],
-        lane=row[5],
-        status=_STATUS[row[6]],
-        key=row[7],
-        depends_on=tuple(json.loads(row[8])) if row[8] else (),
-        on_dependency=row[9],
-        awaiting=tuple(json.loads(row[10])) if row[10] else (),
-        answered=tuple(json.loads(row[11])) if row[11] else (),
-        run_at=row[12],
-        due=row[13],
-        lease=row[14],
-        lease_until=row[15],
-        worker=row[16],
-        attempt=row[17],
-        max_attempts=row[18],
-        retry=_retry_of(row[19]) if row[19] else _DEFAULT_RETRY,
-        timeout=row[20],
-        cancel_requested=bool(row[21]),
-        postponed=row[22],
-        isolated=bool(row[23]),
-        progress=cast("tuple[int, int]", tuple(json.loads(row[24]))) if row[24] else None,
-        started_at=row[25],
-        finished_at=row[26],
-        version=row[27],
+    (
+        seq,
+        task_id,
+        tags,
+        created_at,
+        priority,
+        lane,
+        key,
+        depends_on,
+        on_dependency,
+        max_attempts,
+        retry,
+        timeout,
+        awaiting,
+        answered,
+        run_at,
+        cancel_requested,
+        postponed,
+        isolated,
+        progress,
+        finished_at,
+        status,
+        due,
+        lease,
+        lease_until,
+        worker,
+        attempt,
+        started_at,
+        version,
+        *_,
+    ) = row
+    return head_from(
+        (
+            task_id,
+            seq,
+            priority,
+            lane,
+            _STATUS[status],
+            key,
+            _tuple_of(tags) if tags else (),
+            _tuple_of(depends_on) if depends_on else (),
+            on_dependency,
+            _tuple_of(awaiting) if awaiting else (),
+            _tuple_of(answered) if answered else (),
+            run_at,
+            due,
+            lease,
+            lease_until,
+            worker,
+            attempt,
+            max_attempts,
+            _retry_of(retry) if retry else _DEFAULT_RETRY,
+            timeout,
+            bool(cancel_requested),
+            postponed,
+            bool(isolated),
+            _tuple_of(progress) if progress else None,
+            created_at,
+            started_at,
+            finished_at,
+            version,
+        )
     )
+
+
+def _tuple_of(text: str) -> tuple[Any, ...]:
+    return tuple(json.loads(text))
 
 
 def _text_of(values: Sequence[Any]) -> str:

@@ -10,19 +10,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from jotty.core.queue import points
 from jotty.errors import SchemaError, StorageError, StoreCorrupt
+from jotty_backends.file_lock import FileLock
 
 from . import forks
-from .lock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jotty.core.queue import Durability
 
-__all__ = ["VERSION", "connect", "storage_error"]
+__all__ = ["VERSION", "connect", "storage_error", "version_of"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 APPLICATION_ID: Final = 0x6A6F7474  # "jott"
 _SMALLEST: Final = 512
 _MADE: Final = b"jotty made the store beside this file\n"
@@ -83,6 +84,7 @@ CREATE TABLE tags (tag TEXT NOT NULL, task INTEGER NOT NULL, PRIMARY KEY (tag, t
 CREATE TABLE counts (
   lane TEXT NOT NULL, status TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (lane, status)
 ) WITHOUT ROWID;
+CREATE TABLE workers (worker TEXT PRIMARY KEY, until INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 INSERT INTO meta VALUES ('last_seq', 0);
 """
@@ -129,16 +131,28 @@ def connect(
 
 def _is_store(path: str, url: str) -> bool:
     """Whether this is a store of ours; False if there is nothing yet. Writes nothing."""
+    version = version_of(path, url)
+    if version not in {None, VERSION}:
+        raise SchemaError(url, version or 0, VERSION)
+    return version is not None
+
+
+def version_of(path: str, url: str) -> int | None:
+    """Return the version of a store's schema: 0 for another program's, None if there is nothing yet.
+
+    Writes nothing.
+
+    Raises:
+        StoreCorrupt, StorageError: It is damaged, a symbolic link, or in no directory.
+    """
     if not _has_content(path, url):
-        return False
+        return None
     with closing(_look_into(path)) as found:
         found.execute("BEGIN")
         application, version, tables = (found.execute(question).fetchone()[0] for question in _QUESTIONS)
     if application == 0 and version == 0 and tables == 0:
-        return False
-    if application != APPLICATION_ID or version != VERSION:
-        raise SchemaError(url, version if application == APPLICATION_ID else 0, VERSION)
-    return True
+        return None
+    return int(version) if application == APPLICATION_ID else 0
 
 
 def _look_into(path: str) -> sqlite3.Connection:
@@ -184,7 +198,9 @@ def _make(path: str, url: str, lock: FileLock, patience: float) -> None:
         if not exists:
             # by ourselves, since SQLite would let everyone read it; nobody has a descriptor of it yet
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        points.reached("sqlite.make.before")
         _create_tables(path)
+        points.reached("sqlite.make.after")
         lock.write_note(_MADE)
     finally:
         lock.release()
@@ -202,7 +218,9 @@ def _create_tables(path: str) -> None:
             new.execute(statement)
         new.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         new.execute(f"PRAGMA user_version = {VERSION}")
+        points.reached("sqlite.create.before")
         new.execute("COMMIT")
+        points.reached("sqlite.create.after")
 
 
 class _Connection(sqlite3.Connection):

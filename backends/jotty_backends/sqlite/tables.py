@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -15,17 +15,19 @@ from jotty.core.queue import (
     ClaimRequest,
     Head,
     Outcome,
+    Present,
     Query,
     Record,
     Swapped,
     TaskStatus,
     lifecycle,
+    rewritten,
     topics_of,
 )
 from jotty.core.queue.record import change
 from jotty.errors import LeaseLost, QueueFull, TaskNotFound
 
-from .rows import COLUMNS, REWRITTEN, Row, head_of, row_of
+from .rows import CLAIMED, COLUMNS, MOVED, SETTINGS, Row, head_of, row_of
 from .searches import LIVE_SQL, MOST, PICK, SOONEST, search
 from .transaction import Transaction
 
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["Tables"]
 
 _WIDTH: Final = len(COLUMNS)
-_REWRITTEN_FROM: Final = _WIDTH - len(REWRITTEN)
+_SETTINGS_FROM: Final = _WIDTH - len(SETTINGS) - len(MOVED)
+_MOVED_FROM: Final = _WIDTH - len(MOVED)
+_CLAIMED_FROM: Final = _WIDTH - len(CLAIMED)
 _HEAD: Final = ", ".join(f"t.{name}" for name in COLUMNS)
 _HEADS: Final = f"SELECT {_HEAD}, NULL, o.data"
 _WHOLE: Final = f"SELECT {_HEAD}, p.data, o.data"
@@ -44,13 +48,17 @@ _JOIN_BOTH: Final = f"{_JOIN_OUTCOME} LEFT JOIN payloads p ON p.task = t.seq"
 _BY_ID: Final = f"{_HEADS} FROM tasks t {_JOIN_OUTCOME} WHERE t.id = ?"
 _BY_SEQ: Final = f"{_HEADS} FROM tasks t {_JOIN_OUTCOME} WHERE t.seq = ?"
 _WHOLE_BY_ID: Final = f"{_WHOLE} FROM tasks t {_JOIN_BOTH} WHERE t.id = ?"
-_WHOLE_BY_SEQ: Final = f"{_WHOLE} FROM tasks t {_JOIN_BOTH} WHERE t.seq = ?"
+_PICKED: Final = f"{_WHOLE} FROM ({PICK}) k CROSS JOIN tasks t ON t.seq = k.seq {_JOIN_BOTH}"
 _OWNER: Final = f"SELECT id FROM tasks WHERE key = ? AND {LIVE_SQL}"  # noqa: S608 - of constants
-_STANDING: Final = "SELECT seq, version, lane, status, tags FROM tasks WHERE id = ?"
+_STANDING: Final = f"SELECT seq, version, status, {', '.join(SETTINGS)} FROM tasks WHERE id = ?"  # noqa: S608 - of constants
+_TO_DELETE: Final = "SELECT seq, version, lane, status, tags FROM tasks WHERE id = ?"
 _PARENT: Final = "SELECT seq, status FROM tasks WHERE id = ?"
 _OUTCOME: Final = "SELECT data FROM outcomes WHERE task = ?"
 _INSERT: Final = f"INSERT INTO tasks ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * _WIDTH)})"  # noqa: S608 - of constants
-_UPDATE: Final = f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in REWRITTEN)} WHERE seq = ?"  # noqa: S608 - of constants
+_UPDATE: Final = "UPDATE tasks SET {} WHERE seq = ?"
+_REWRITE: Final = _UPDATE.format(", ".join(f"{name} = ?" for name in SETTINGS + MOVED))
+_MOVE: Final = _UPDATE.format(", ".join(f"{name} = ?" for name in MOVED))
+_CLAIM: Final = _UPDATE.format(", ".join(f"{name} = ?" for name in CLAIMED))
 _LAST_ENTRY: Final = "SELECT number FROM journal WHERE task = ? ORDER BY number DESC LIMIT 1"
 _ENTRIES: Final = "SELECT number, data FROM journal WHERE task = ? AND number > ? ORDER BY number LIMIT ?"
 _DELETE: Final = (
@@ -61,6 +69,7 @@ _DELETE: Final = (
     "DELETE FROM edges WHERE parent = ?",
     "DELETE FROM edges WHERE child = ?",
 )
+_LANE: Final = SETTINGS.index("lane")
 _STATUS: Final = {status.value: status for status in TaskStatus}
 
 
@@ -102,7 +111,8 @@ class Tables(Transaction):
     def claim(self, request: ClaimRequest, mark: int) -> Claimed:
         """See `QueueBackend.claim`."""
         now = self.now()
-        records = [self._claim(seq, request, now) for seq in self._pick(request, now)]
+        records = [self._claimed(old, request, now) for old in self._pick(request, now)]
+        self._write(_CLAIM, [(*row_of(one.head)[_CLAIMED_FROM:], one.head.seq) for one in records])
         is_full = len(records) >= request.limit > 0
         return Claimed(records, mark, None if is_full else self._next_at(request.lanes))
 
@@ -161,6 +171,18 @@ class Tables(Transaction):
         """See `QueueBackend.delete`."""
         return [self._delete(task_id, version) for task_id, version in targets]
 
+    def announce(self, worker: str, data: bytes, us: int) -> None:
+        """See `QueueBackend.announce`."""
+        now = self.now()
+        self.execute("DELETE FROM workers WHERE until <= ? OR worker = ?", (now, worker))
+        if us:
+            self.execute("INSERT INTO workers VALUES (?, ?, ?)", (worker, now + us, data))
+
+    def workers(self) -> list[Present]:
+        """See `QueueBackend.workers`."""
+        rows = self.execute("SELECT worker, data, until FROM workers WHERE until > ?", (self.now(),))
+        return [Present(*row) for row in rows]
+
     # Reading
 
     def _find(self, task_id: str, question: str) -> Record | None:
@@ -180,14 +202,15 @@ class Tables(Transaction):
         stored: int | None = self.execute(query).fetchone()[0]
         return (stored or 0) + sum(number for (_, one), number in self.moves.items() if _STATUS[one] in LIVE)
 
-    def _pick(self, request: ClaimRequest, now: int) -> list[int]:
-        """Return the seq of the tasks to claim, in the order of C13."""
+    def _pick(self, request: ClaimRequest, now: int) -> list[Record]:
+        """Return the tasks to claim, in the order of C13."""
         if request.limit == 0:
             return []
         limit = min(request.limit, MOST)
-        lines = [self.execute(PICK, (lane, now, limit)).fetchall() for lane in dict.fromkeys(request.lanes)]
-        rows = lines[0] if len(lines) == 1 else sorted(chain.from_iterable(lines))[:limit]
-        return [seq for _, _, seq in rows]
+        rows = [
+            row for lane in dict.fromkeys(request.lanes) for row in self.execute(_PICKED, (lane, now, limit))
+        ]
+        return sorted(map(_record_of, rows), key=_in_line)[:limit]
 
     def _next_at(self, lanes: Iterable[str]) -> int | None:
         rows = (self.execute(SOONEST, (lane,)) for lane in dict.fromkeys(lanes))
@@ -251,10 +274,9 @@ class Tables(Transaction):
 
     # Rewriting
 
-    def _claim(self, seq: int, request: ClaimRequest, now: int) -> Record:
-        old = _record_of(self.execute(_WHOLE_BY_SEQ, (seq,)).fetchone())
+    def _claimed(self, old: Record, request: ClaimRequest, now: int) -> Record:
         head = lifecycle.claimed(old.head, worker=request.worker, now=now, lease_us=request.lease_us)
-        self._rewrite(head, head.lane, old.head.status)
+        self._count(head, head.lane, old.head.status)
         self.touched(*topics_of(head))
         return Record(head, old.payload, old.outcome)
 
@@ -263,17 +285,18 @@ class Tables(Transaction):
         old = self.execute(_STANDING, (_storable(head.id),)).fetchone()
         if old is None:
             return Swapped(Outcome.GONE, None)
-        seq, version, lane, status, _ = old
+        seq, version, status, *settings = old
         if version != change.expected:
             return Swapped(Outcome.STALE, self._find(head.id, _BY_ID))
         owner = self._owner(head.key) if head.key and head.status in LIVE else None
         if owner and owner != head.id:
             return Swapped(Outcome.KEY_TAKEN, self._find(owner, _BY_ID))
         if not head.run_at:
-            head = attrs.evolve(head, run_at=now)
+            head = rewritten(head, run_at=now)
         if lifecycle.needs_edges(head):
             head = self._watch(head)
-        self._rewrite(head, lane, _STATUS[status])
+        self._rewrite(head, settings)
+        self._count(head, settings[_LANE], _STATUS[status])
         if outcome is None:
             found = self.execute(_OUTCOME, (seq,)).fetchone()
             outcome = found and found[0]
@@ -290,11 +313,18 @@ class Tables(Transaction):
         if record is None or not _is_held(record.head, lease):
             return None
         head = lifecycle.extended(record.head, now=now, lease_us=us)
-        self._rewrite(head, head.lane, head.status)
+        self._rewrite(head)
         return Record(head, None, record.outcome)
 
-    def _rewrite(self, head: Head, old_lane: str, old_status: TaskStatus) -> None:
-        self.execute(_UPDATE, (*row_of(head)[_REWRITTEN_FROM:], head.seq))
+    def _rewrite(self, head: Head, settings: Sequence[Any] | None = None) -> None:
+        """Write a head over the old one, whose settings these were; None for those that it has."""
+        row = row_of(head)
+        if settings is None or tuple(settings) == row[_SETTINGS_FROM:_MOVED_FROM]:
+            self.execute(_MOVE, (*row[_MOVED_FROM:], head.seq))
+        else:
+            self.execute(_REWRITE, (*row[_SETTINGS_FROM:], head.seq))
+
+    def _count(self, head: Head, old_lane: str, old_status: TaskStatus) -> None:
         if old_status is not head.status or old_lane != head.lane:
             self.moves[old_lane, old_status.value] -= 1
             self.moves[head.lane, head.status.value] += 1
@@ -307,7 +337,7 @@ class Tables(Transaction):
         return int(last + len(numbered))
 
     def _delete(self, task_id: str, version: int) -> bool:
-        found = self.execute(_STANDING, (_storable(task_id),)).fetchone()
+        found = self.execute(_TO_DELETE, (_storable(task_id),)).fetchone()
         if found is None or found[1] != version or _STATUS[found[3]] in LIVE:
             return False
         seq, _, lane, status, tags = found
@@ -343,7 +373,7 @@ class Tables(Transaction):
             waits = self.execute("SELECT 1 FROM edges WHERE child = ? LIMIT 1", (seq,)).fetchone()
             if waits:
                 return None
-        self._rewrite(lifecycle.fired(head), head.lane, head.status)
+        self._rewrite(lifecycle.fired(head))
         self.touched(f"task:{head.id}")
         return head.id
 
@@ -355,8 +385,12 @@ def _watched(
     if not lifecycle.needs_edges(head):
         return head, []
     if lifecycle.is_fired_by(head, [status for _, status in parents if status]):
-        head = attrs.evolve(head, due=0)
+        head = rewritten(head, due=0)
     return head, [(seq, head.seq) for seq, status in parents if status in LIVE]
+
+
+def _in_line(record: Record) -> tuple[int, int, int]:
+    return record.head.priority, record.head.run_at, record.head.seq
 
 
 def _record_of(row: Row) -> Record:

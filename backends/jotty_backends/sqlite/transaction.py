@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .steady import SAVE_EVERY
+from jotty.core.queue import SAVE_EVERY, points
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection
 
-__all__ = ["Transaction"]
+    from jotty.core.queue import SteadyClock
+
+__all__ = ["Transaction", "anchor"]
 
 _COUNT = """
 INSERT INTO counts VALUES (?, ?, ?)
   ON CONFLICT (lane, status) DO UPDATE SET number = number + excluded.number
 """
+_READ = "SELECT value FROM meta WHERE name = ?"
+_WRITE = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _SEEN = """
 INSERT INTO meta VALUES ('seen', ?)
   ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)
@@ -57,12 +61,16 @@ class Transaction:
         self._last_seq, self._taken = None, 0
         self._topics = {}
         self._changes = self._connection.total_changes
+        points.reached("sqlite.begin.before")
         self.execute(f"BEGIN {kind}")
+        points.reached("sqlite.begin.after")
 
     def commit(self) -> Collection[str]:
         """Commit, and return the topics that have changed."""
         self._flush()
+        points.reached("sqlite.commit.before")
         self.execute("COMMIT")
+        points.reached("sqlite.commit.after")
         return self._topics
 
     def rollback(self) -> None:
@@ -107,3 +115,21 @@ class Transaction:
         if abs(now - self._saved_at) >= SAVE_EVERY:
             self.execute(_SEEN, (now,))
             self._saved_at = now
+
+
+def anchor(clock: SteadyClock, connection: sqlite3.Connection) -> None:
+    """Have a clock go by the store's anchor, which it is given if it has none of this boot."""
+    if _take_anchor(clock, connection):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    if not _take_anchor(clock, connection):
+        seen = connection.execute(_READ, ("seen",)).fetchone()
+        made = clock.new_anchor(seen[0] if seen else None)
+        connection.execute(_WRITE, ("anchor", made))
+        connection.execute(_WRITE, ("seen", clock.now()))
+    connection.execute("COMMIT")
+
+
+def _take_anchor(clock: SteadyClock, connection: sqlite3.Connection) -> bool:
+    found = connection.execute(_READ, ("anchor",)).fetchone()
+    return found is not None and clock.take_anchor(found[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sqlite3
 import threading
 import time
@@ -11,30 +9,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import anyio
-
+from jotty.core.queue import Inbox, Operation, deliver
 from jotty.errors import QueueClosed, QueueError, StorageError
 
-from .operation import Operation, deliver
 from .schema import storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from jotty.core.queue import Topics
+    from jotty_backends.file_lock import FileLock
 
-    from .lock import FileLock
     from .tables import Tables
 
 __all__ = ["Writer"]
 
 T = TypeVar("T")
-logger = logging.getLogger("jotty.queue.sqlite")
 
-_TICK: Final = 0.005  # seconds between two looks at what no one tells us: others' commits and locks
+_TICK: Final = 0.008  # seconds between two looks at what no one tells us: others' commits and locks
 
 
-class Writer:
+class Writer(Inbox["Tables"]):
     """A thread with a connection; all the operations that wait become one transaction.
 
     Nothing but that thread's own frame refers to the connection: in a forked child it is therefore never
@@ -57,40 +52,25 @@ class Writer:
         topics: Topics,
         patience: float,
     ) -> None:
+        super().__init__()
         self._connect = connect
         self._url = url
         self._path = path
         self._topics = topics
         self._patience = patience
-        self._news = threading.Condition()
-        self._reads: dict[Operation[Any], None] = {}
-        self._writes: dict[Operation[Any], None] = {}
-        self._begun: Sequence[Operation[Any]] = ()
-        self._farewells: list[Operation[None]] = []
+        self._begun: Sequence[Operation[Tables, Any]] = ()
+        self._farewells: list[Operation[Tables, None]] = []
         self._watchers = 0
         self._is_blocked = False
-        self._has_lock_news = False  # a lock that nobody needs any more must be let go
         self._is_closing = False
-        self._ending: Exception | None = None
         self._version = 0
         self._looked_at = 0.0
-        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._main, name=f"jotty {url}", daemon=True)
         self._thread.start()
 
-    @property
-    def is_ended(self) -> bool:
-        """Whether the thread has ended: it was closed, or could not open the store."""
-        return self._ending is not None
-
-    @property
-    def is_inherited(self) -> bool:
-        """Whether this is the copy of a writer in a forked child, where its thread is not."""
-        return self._pid != os.getpid()
-
     # For the callers, on their event loops
 
-    async def perform(
+    async def take(
         self,
         step: Callable[[Tables], T],
         *,
@@ -98,8 +78,6 @@ class Writer:
         undo: Callable[[Tables, T], None] | None = None,
     ) -> T:
         """Return or raise what a step does in a transaction of its own.
-
-        If this is cancelled, a step that has not begun never will; one that has is awaited to its end.
 
         Args:
             step: What to do; run again from the start where a neighbour in the transaction failed.
@@ -111,75 +89,44 @@ class Writer:
             QueueClosed: It was closed.
         """
         operation = Operation(step, self._patience)
-        self._submit(operation, self._writes if writes else self._reads)
-        try:
-            await operation.done.wait()
-        except anyio.get_cancelled_exc_class():
-            if not self._withdraw(operation):
-                await operation.see_through()
-                if undo and operation.error is None:
-                    await self._make_up(operation, undo)
-            raise
-        except BaseException:  # Ctrl-C, or the coroutine is being closed and cannot wait
-            self._withdraw(operation)
-            raise
-        return operation.outcome()
+        if undo is None:
+            return await self.perform(operation, writes=writes)
+
+        def make_up(result: T) -> Operation[Tables, None]:
+            return Operation(lambda tables: undo(tables, result), self._patience)
+
+        return await self.perform(operation, writes=writes, make_up=make_up)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """While this is open, what other processes commit is looked for, and bumps every topic."""
-        with self._news:
+        with self._guard:
             self._watchers += 1
-            self._news.notify()
+            is_first = self._watchers == 1
+        if is_first:
+            self.wake()
         try:
             yield
         finally:
-            with self._news:
+            with self._guard:
                 self._watchers -= 1
 
     def stop(self) -> None:
         """Have the thread finish what it was given, and end; returns at once."""
         if not self.is_inherited:
-            with self._news:
-                self._is_closing = True
-                self._news.notify()
+            self._is_closing = True
+            self.wake()
 
     async def aclose(self) -> None:
         """Stop, and return when the thread has ended."""
-        farewell = Operation[None](lambda _: None)
-        with self._news:
+        farewell: Operation[Tables, None] = Operation(lambda _: None)
+        with self._guard:
             if self.is_ended:
                 return
             self._farewells.append(farewell)
         self.stop()
         await farewell.done.wait()
         self._thread.join()
-
-    async def _make_up(self, operation: Operation[T], undo: Callable[[Tables, T], None]) -> None:
-        result = operation.outcome()
-        back = Operation(lambda tables: undo(tables, result), self._patience)
-        try:
-            self._submit(back, self._writes)
-            await back.see_through()
-            back.outcome()
-        except QueueError:
-            logger.warning("%s: a cancelled claim could not be given back; its lease will expire.", self._url)
-
-    def _submit(self, operation: Operation[Any], waiting: dict[Operation[Any], None]) -> None:
-        with self._news:
-            if self._ending is not None:
-                raise self._ending.with_traceback(None)  # which would grow with each call
-            waiting[operation] = None
-            self._news.notify()
-
-    def _withdraw(self, operation: Operation[Any]) -> bool:
-        """Whether the operation had not begun, and now never will."""
-        with self._news:
-            for waiting in (self._writes, self._reads):
-                if operation in waiting:
-                    del waiting[operation]
-                    return True
-        return False
 
     # In the thread
 
@@ -198,43 +145,33 @@ class Writer:
         except Exception as exc:  # noqa: BLE001 - all who wait are told
             error = self._told(exc)
         finally:
-            self._end(error)
-
-    def _end(self, error: Exception) -> None:
-        with self._news:
-            self._ending = error
-            left = {*self._reads, *self._writes, *self._begun}
-        for operation in left:
-            operation.error = error
-        deliver([*left, *self._farewells])
-        self._topics.bump_all()  # who waits for a change is to find out
+            left = [*self.end(error), *self._begun]
+            for operation in left:
+                operation.error = error
+            deliver([*left, *self._farewells])
+            self._topics.bump_all()  # who waits for a change is to find out
 
     def _on_lock(self) -> None:
-        with self._news:
-            self._is_blocked = False
-            self._has_lock_news = True
-            self._news.notify()
+        self._is_blocked = False
+        self.wake()
 
     def _turn(self, tables: Tables, lock: FileLock) -> bool:
         """Do what there is to do, or wait for it; False if this was the last."""
-        with self._news:
-            is_idle = not self._reads and (not self._writes or self._is_blocked) and not self._has_lock_news
-            if is_idle and self._is_closing and not self._writes:
-                return False
-            if is_idle:
-                self._news.wait(_TICK if self._watchers or self._writes else None)
-            self._has_lock_news = False
-            self._check_file()
-            reads = list(self._reads)
-            self._reads.clear()
-        if reads:
-            self._read(tables, reads)
-        if self._writes:
-            self._write(tables, lock)
-        else:
-            lock.release()  # it came when nobody needed it any more
+        is_idle = not self.has_reads() and (not self.has_writes() or self._is_blocked)
+        if is_idle and self._is_closing and not self.has_writes():
+            return False
+        if is_idle:
+            self.sleep(_TICK if self._watchers or self.has_writes() else None)
+        self._check_file()
         if self._watchers:
             self._look(tables)
+        if not (self.has_reads() or self.has_writes()):
+            lock.release()  # it came when nobody needed it any more
+            return True
+        if reads := self.take_reads():
+            self._read(tables, reads)
+        if self.has_writes():
+            self._write(tables, lock)
         return True
 
     def _identity(self) -> tuple[int, int] | None:
@@ -249,7 +186,7 @@ class Writer:
         if self._identity() != self._file:
             raise StorageError(self._url, "the file was deleted or replaced while it was open.")
 
-    def _read(self, tables: Tables, reads: Sequence[Operation[Any]]) -> None:
+    def _read(self, tables: Tables, reads: Sequence[Operation[Tables, Any]]) -> None:
         self._begun = reads
         try:
             tables.begin("DEFERRED")
@@ -276,7 +213,7 @@ class Writer:
             self._refuse(exc)
             return
         # only now, so that those who came while we waited for our turn are in the group
-        batch = self._begun = self._take_writes()
+        batch = self._begun = self.take_writes()
         try:
             self._run(tables, batch)
         finally:
@@ -300,31 +237,21 @@ class Writer:
 
     def _expire(self, lock: FileLock) -> None:
         """Fail the operations that could not begin in time."""
-        now = time.monotonic()
-        with self._news:
-            late = [operation for operation in self._writes if operation.deadline <= now]
-            for operation in late:
-                del self._writes[operation]
-            if not self._writes:
-                lock.release()
+        late = self.take_late(time.monotonic())
+        if not self.has_writes():
+            lock.release()
         for operation in late:
             problem = f"database is locked: others kept it for more than {self._patience:g} s."
             operation.error = StorageError(self._url, problem)
         deliver(late)
 
     def _refuse(self, cause: Exception) -> None:
-        batch = self._take_writes()
+        batch = self.take_writes()
         for operation in batch:
             operation.error = self._told(cause)
         deliver(batch)
 
-    def _take_writes(self) -> list[Operation[Any]]:
-        with self._news:
-            batch = list(self._writes)
-            self._writes.clear()
-        return batch
-
-    def _run(self, tables: Tables, batch: Sequence[Operation[Any]]) -> None:
+    def _run(self, tables: Tables, batch: Sequence[Operation[Tables, Any]]) -> None:
         """Run operations in the transaction that has begun, and commit them."""
         try:
             for operation in batch:
@@ -342,7 +269,7 @@ class Writer:
             return
         self._topics.bump(topics)
 
-    def _run_apart(self, tables: Tables, batch: Sequence[Operation[Any]], cause: Exception) -> None:
+    def _run_apart(self, tables: Tables, batch: Sequence[Operation[Tables, Any]], cause: Exception) -> None:
         """Run each operation in a transaction of its own, since one of them has spoiled the group's."""
         if len(batch) == 1:
             batch[0].error = self._told(cause)
@@ -355,7 +282,7 @@ class Writer:
             else:
                 self._run(tables, [operation])
 
-    def _finish(self, batch: Sequence[Operation[Any]]) -> None:
+    def _finish(self, batch: Sequence[Operation[Tables, Any]]) -> None:
         self._begun = ()
         deliver(batch)
 
@@ -376,7 +303,7 @@ class Writer:
         return storage_error(self._url, exc) if isinstance(exc, (sqlite3.Error, OSError)) else exc
 
 
-def _attempt(operation: Operation[Any], tables: Tables) -> None:
+def _attempt(operation: Operation[Tables, Any], tables: Tables) -> None:
     try:
         operation.run(tables)
     except QueueError as refusal:  # it has written nothing, see Tables

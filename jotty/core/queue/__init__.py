@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import points
 from .backend import (
     Change,
     Claimed,
     ClaimRequest,
     Durability,
+    Migration,
     Outcome,
+    Present,
     Query,
     QueueBackend,
     Record,
@@ -20,13 +23,27 @@ from .cursor import Cursor
 from .journal import EncodedEntry, JournalEntry, encode_entry
 from .loop import EventLoop
 from .manager import QueueManager
+from .operation import Inbox, Operation, deliver
 from .options import EnqueueOptions
 from .payload import MAX_PAYLOAD, ROOM, check_json, encode
 from .reading import QueueStats
 from .registry import backends, load_backend, load_queue_class, open_queue
 from .retry import Random, RetryLater, RetryPolicy
 from .state import QueueState
-from .task import LIVE, TERMINAL, Head, NewTask, Ref, Task, TaskStatus, check_name, check_seconds
+from .steady import SAVE_EVERY, SteadyClock
+from .task import (
+    LIVE,
+    TERMINAL,
+    Head,
+    NewTask,
+    Ref,
+    Task,
+    TaskStatus,
+    check_name,
+    check_seconds,
+    head_from,
+    rewritten,
+)
 from .task_queue import TaskQueue
 from .topics import Topics, topics_of
 from .worker_run import Finished
@@ -40,6 +57,7 @@ __all__ = [
     "MAX_PAYLOAD",
     "MICROSECONDS",
     "ROOM",
+    "SAVE_EVERY",
     "TERMINAL",
     "Change",
     "ClaimRequest",
@@ -52,10 +70,14 @@ __all__ = [
     "EventLoop",
     "Finished",
     "Head",
+    "Inbox",
     "JournalEntry",
     "MemoryTaskQueue",
+    "Migration",
     "NewTask",
+    "Operation",
     "Outcome",
+    "Present",
     "Query",
     "QueueBackend",
     "QueueManager",
@@ -67,6 +89,7 @@ __all__ = [
     "RetryLater",
     "RetryPolicy",
     "SQLiteTaskQueue",
+    "SteadyClock",
     "Swapped",
     "SystemClock",
     "Task",
@@ -77,12 +100,16 @@ __all__ = [
     "check_json",
     "check_name",
     "check_seconds",
+    "deliver",
     "encode",
     "encode_entry",
+    "head_from",
     "load_backend",
     "load_queue_class",
     "microseconds",
     "open_queue",
+    "points",
+    "rewritten",
     "topics_of",
 ]
 

@@ -19,7 +19,9 @@ __all__ = [
     "ClaimRequest",
     "Claimed",
     "Durability",
+    "Migration",
     "Outcome",
+    "Present",
     "Query",
     "QueueBackend",
     "Record",
@@ -156,6 +158,36 @@ class Query:
         )
 
 
+@attrs.frozen
+class Present:
+    """A worker that has announced itself.
+
+    Attributes:
+        worker: Its name.
+        data: What it tells of itself, as opaque bytes.
+        until: When it must have announced itself again, in microseconds.
+    """
+
+    worker: str
+    data: bytes
+    until: int
+
+
+@attrs.frozen
+class Migration:
+    """What it takes, or took, to bring a store to the schema that its backend knows.
+
+    Attributes:
+        found: The schema's version as it was found.
+        wanted: The version that the backend knows.
+        steps: What is to be done, or was done, in words; empty where there was nothing to do.
+    """
+
+    found: int
+    wanted: int
+    steps: tuple[str, ...] = ()
+
+
 class QueueBackend(ABC):
     """Storage for tasks and their journals.
 
@@ -205,6 +237,22 @@ class QueueBackend(ABC):
             StoreCorrupt: It is damaged; nothing was written.
         """
 
+    async def migrate(self, *, dry_run: bool = False) -> Migration:
+        """Bring an older store to the schema that this backend knows; called instead of `open`, and alone.
+
+        This default has nothing to bring up to date. All or nothing: a crash leaves the older store.
+
+        Args:
+            dry_run: Whether only to tell what would be done.
+
+        Raises:
+            SchemaError: The store has a newer schema, or is another program's; nothing was written.
+            StorageError: There is no store, or others use it.
+        """
+        del dry_run
+        await self.open()
+        return Migration(1, 1)
+
     @abstractmethod
     async def aclose(self) -> None:
         """Finish the calls under way and let go of the store; calling it again does nothing."""
@@ -221,7 +269,7 @@ class QueueBackend(ABC):
     async def insert(self, records: Sequence[Record], *, limit: int | None = None) -> list[Record]:
         """Store new tasks, all or none, and return them as stored, in the same order.
 
-        Sets `seq`, `created_at`, an unset `run_at`, and for blocked tasks their edges and `due`
+        Sets `seq`, an unset `created_at` and `run_at`, and for blocked tasks their edges and `due`
         (see `lifecycle.inserted`, `needs_edges`, `is_fired_by`). A task whose key a live task has, in the
         store or earlier in the list, is not stored: that one is returned in its place, and takes its place
         in the `depends_on` of later items.
@@ -299,3 +347,14 @@ class QueueBackend(ABC):
         returns at once if the topic has changed already, and may return early, so that no wake-up is lost.
         A mark of -1 returns at once with the current mark.
         """
+
+    async def announce(self, worker: str, data: bytes, us: int) -> None:
+        """Note that a worker is here, and what it tells of itself, for so many microseconds; 0 takes it off.
+
+        This default notes nothing: then nobody can list the workers, and nothing else is amiss.
+        """
+        del worker, data, us
+
+    async def workers(self) -> list[Present]:
+        """Return the workers that have announced themselves and whose time is not up, by name."""
+        return []

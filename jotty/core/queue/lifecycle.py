@@ -14,7 +14,7 @@ import attrs
 from jotty.errors import InvalidState
 
 from .clock import microseconds
-from .task import LIVE, TERMINAL, Head, TaskStatus
+from .task import LIVE, TERMINAL, Head, TaskStatus, rewritten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,7 +60,7 @@ class Verdict:
 
 
 def _next(head: Head, **changes: Any) -> Head:
-    return attrs.evolve(head, version=head.version + 1, **changes)
+    return rewritten(head, version=head.version + 1, **changes)
 
 
 def _finished(head: Head, status: TaskStatus, now: int) -> Head:
@@ -71,7 +71,7 @@ def _finished(head: Head, status: TaskStatus, now: int) -> Head:
 
 
 def inserted(head: Head, *, seq: int, now: int, depends_on: tuple[str, ...]) -> Head:
-    """Complete a new head: its place in the order of enqueue, and "now" for an unset run_at.
+    """Complete a new head: its place in the order of enqueue, and "now" for an unset created_at and run_at.
 
     Args:
         head: The head as the caller built it.
@@ -80,7 +80,7 @@ def inserted(head: Head, *, seq: int, now: int, depends_on: tuple[str, ...]) -> 
         depends_on: The same ids, with those replaced that stood for a task with a live key.
     """
     run_at = head.run_at or now
-    return attrs.evolve(head, seq=seq, created_at=now, run_at=run_at, depends_on=depends_on)
+    return rewritten(head, seq=seq, created_at=head.created_at or now, run_at=run_at, depends_on=depends_on)
 
 
 def needs_edges(head: Head) -> bool:

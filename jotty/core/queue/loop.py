@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
 from anyio.lowlevel import current_token
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable
 
-__all__ = ["EventLoop"]
+__all__ = ["EventLoop", "Signal"]
+
+
+class Signal(Protocol):
+    """What one task waits for, until it is set, once and for all; both on one event loop."""
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        ...
+
+    def set(self) -> object:
+        """Have the task that waits go on."""
+        ...
+
+    async def wait(self) -> object:
+        """Return once it is set; at once, and then without a checkpoint, if it is."""
+        ...
 
 
 class EventLoop:
@@ -19,15 +37,50 @@ class EventLoop:
     Made on an event loop; `call_soon` may then be called from any thread.
     """
 
-    __slots__ = ("_call", "native")
+    __slots__ = ("_is_asyncio", "native")
 
     def __init__(self) -> None:
         self.native: Any = current_token().native_token
         # asyncio's loop and trio's token name the same thing differently
-        name = "call_soon_threadsafe" if hasattr(self.native, "call_soon_threadsafe") else "run_sync_soon"
-        self._call: Callable[..., object] = getattr(self.native, name)
+        self._is_asyncio = hasattr(self.native, "call_soon_threadsafe")
 
     def call_soon(self, callback: Callable[..., object], *args: object) -> None:
         """Have the loop call this soon, without waiting for it; nothing happens if the loop has ended."""
+        call = self.native.call_soon_threadsafe if self._is_asyncio else self.native.run_sync_soon
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            self._call(callback, *args)
+            call(callback, *args)
+
+    def after_this_round(self, callback: Callable[[], object]) -> None:
+        """Call this when the tasks that are ready now have run; on the loop itself."""
+        if self._is_asyncio:
+            self.native.call_soon(callback)
+        else:
+            self.native.run_sync_soon(callback)
+
+    def signal(self) -> Signal:
+        """Return what a task on this loop may wait for."""
+        return _FutureSignal(self.native) if self._is_asyncio else anyio.Event()
+
+
+class _FutureSignal:
+    """A signal for asyncio at a third of what an event of anyio's costs, which matters a hundred times a batch."""
+
+    __slots__ = ("_future", "_is_set", "_loop")
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_set = False
+        self._future: Future[None] | None = None
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self) -> None:
+        if not self._is_set:
+            self._future = self._loop.create_future()  # a new one each time: a cancelled wait ends the last
+            await self._future

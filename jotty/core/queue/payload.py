@@ -44,7 +44,7 @@ def dumps(value: Any) -> bytes:
 
 def decode(data: bytes) -> Any:
     """Return the value that was encoded."""
-    return json.loads(data)
+    return json.loads(data.decode())  # given bytes, it would first guess their encoding
 
 
 def check_json(value: Any, path: str = "value", *, limit: int | None = None) -> None:

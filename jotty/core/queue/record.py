@@ -15,7 +15,15 @@ from .task import Head, NewTask, Ref, Task, TaskStatus, from_microseconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["change", "error_outcome", "new_head", "new_payload", "result_outcome", "task_from"]
+__all__ = [
+    "change",
+    "error_outcome",
+    "new_head",
+    "new_payload",
+    "outcome_from",
+    "result_outcome",
+    "task_from",
+]
 
 MAX_ERROR: Final = 8 * 1024
 _MAX_MESSAGE: Final = 2 * 1024
@@ -24,10 +32,14 @@ _MAX_TYPE: Final = 200
 
 def task_from(record: Record) -> Task:
     """Return a task as people see it."""
-    outcome = payload.decode(record.outcome) if record.outcome else {}
     if record.payload is None:
-        return Task(head=record.head, **outcome)
-    return Task(head=record.head, **payload.decode(record.payload), **outcome)
+        return Task(head=record.head, **outcome_from(record))
+    return Task(head=record.head, **payload.decode(record.payload), **outcome_from(record))
+
+
+def outcome_from(record: Record) -> dict[str, Any]:
+    """Return the result or error of a task by name; empty where there is neither."""
+    return payload.decode(record.outcome) if record.outcome else {}
 
 
 def new_head(new: NewTask, ids: Sequence[str], *, now: int, wall: int) -> Head:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Generic, Literal, TypeVar, get_args
+from operator import attrgetter
+from typing import Any, Final, Generic, Literal, TypeVar, cast, get_args
 
 import attrs
 
@@ -27,7 +28,9 @@ __all__ = [
     "check_priority",
     "check_seconds",
     "from_microseconds",
+    "head_from",
     "may_exist",
+    "rewritten",
 ]
 
 T = TypeVar("T")
@@ -65,7 +68,7 @@ def from_microseconds(instant: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)  # see _Draft
 class Head:
     """What a backend stores of a task beside its opaque bytes; instants and durations are int microseconds.
 
@@ -128,6 +131,29 @@ class Head:
     started_at: int = 0
     finished_at: int = 0
     version: int = 1
+
+
+_FIELDS: Final = tuple(field.name for field in attrs.fields(Head))
+_values_of: Final = attrgetter(*_FIELDS)
+# The same slots, but not frozen yet: a head is rewritten at each move, and filling a frozen one takes three
+# times as long. An instance becomes a Head by its class, before anybody sees it.
+_Draft: Any = attrs.make_class("_Draft", _FIELDS, eq=False, repr=False, slots=True, weakref_slot=False)
+
+
+def head_from(values: Iterable[Any]) -> Head:
+    """Return the head with these values, in the order of its fields; for backends, and unchecked."""
+    draft = _Draft(*values)
+    draft.__class__ = Head
+    return cast("Head", draft)
+
+
+def rewritten(head: Head, **changes: Any) -> Head:
+    """Return a head with some fields changed: `attrs.evolve`, in a third of the time."""
+    draft = _Draft(*_values_of(head))
+    for name, value in changes.items():
+        setattr(draft, name, value)
+    draft.__class__ = Head
+    return cast("Head", draft)
 
 
 class _HeadField(Generic[T]):

@@ -8,7 +8,6 @@ from datetime import datetime
 from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 import anyio
 import attrs
@@ -27,7 +26,7 @@ from .client import QueueClient
 from .clock import MICROSECONDS, Clock, SystemClock, microseconds
 from .payload import MAX_PAYLOAD
 from .reaper import examine_all
-from .record import new_head, new_payload, task_from
+from .record import new_head, new_payload, outcome_from
 from .retry import Random, RetryPolicy
 from .task import (
     Head,
@@ -473,10 +472,17 @@ def _time_ordered_id(wall: int, random: Random) -> str:
     """Return a UUID of version 7 (RFC 9562, 5.7), with the microseconds in rand_a (6.2, method 3)."""
     milliseconds, rest = divmod(wall, 1000)
     bits = (milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | (rest * 4096 // 1000) << 64
-    return str(UUID(int=bits | 2 << 62 | random.getrandbits(62)))
+    digits = f"{bits | 2 << 62 | random.getrandbits(62):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _with(task: Task, record: Record) -> Task:
     """Return the task as it is now; its payload, which never changes, is the one at hand."""
-    now = task_from(record)
-    return attrs.evolve(task, head=now.head, result=now.result, error=now.error)
+    return Task(
+        head=record.head,
+        goal=task.goal,
+        context=task.context,
+        metadata=task.metadata,
+        headers=task.headers,
+        **outcome_from(record),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -43,7 +43,7 @@ class Topics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._mark = 0
-        self._last: OrderedDict[str, int] = OrderedDict()
+        self._last: dict[str, int] = {}
         self._forgotten = 0
         self._waiting: dict[str, dict[anyio.Event, EventLoop]] = {}
 
@@ -57,6 +57,8 @@ class Topics:
         with self._lock:
             self._mark += 1
             woken = [item for topic in topics for item in self._bump(topic)]
+            if len(self._last) > 2 * MAX_REMEMBERED:
+                self._forget_oldest()
         for event, loop in woken:
             loop.call_soon(event.set)
 
@@ -85,11 +87,14 @@ class Topics:
         return self._mark
 
     def _bump(self, topic: str) -> Iterable[tuple[anyio.Event, EventLoop]]:
+        self._last.pop(topic, None)  # so that the oldest stand first
         self._last[topic] = self._mark
-        self._last.move_to_end(topic)
-        if len(self._last) > MAX_REMEMBERED:
-            self._forgotten = max(self._forgotten, self._last.popitem(last=False)[1])
-        return self._waiting.get(topic, {}).items()
+        waiting = self._waiting.get(topic)
+        return waiting.items() if waiting else ()
+
+    def _forget_oldest(self) -> None:
+        for topic in list(islice(self._last, MAX_REMEMBERED)):
+            self._forgotten = max(self._forgotten, self._last.pop(topic))
 
     def _changed(self, topic: str) -> int:
         return self._last.get(topic, self._forgotten)

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from jotty.core.queue import MICROSECONDS, SystemClock
-
-if TYPE_CHECKING:
-    import sqlite3
+from .clock import MICROSECONDS, SystemClock
 
 __all__ = ["SAVE_EVERY", "Machine", "SteadyClock"]
 
 SAVE_EVERY: Final = MICROSECONDS
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_READ: Final = "SELECT value FROM meta WHERE name = ?"
-_WRITE: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
@@ -61,39 +56,32 @@ class SteadyClock(SystemClock):
         self._ahead = self._machine.wall() - self._machine.uptime()
 
     def now(self) -> int:
-        """Return the store's time; before `anchor`, the wall-clock time at creation, carried on."""
+        """Return the store's time; before it has an anchor, the wall-clock time at creation, carried on."""
         return self._machine.uptime() + self._ahead
 
     def wall(self) -> int:
         """Return the machine's wall-clock time."""
         return self._machine.wall()
 
-    def anchor(self, connection: sqlite3.Connection) -> None:
-        """Take the store's anchor, or give it one, in a transaction of its own."""
-        if not self._take_anchor(connection):
-            connection.execute("BEGIN IMMEDIATE")
-            if not self._take_anchor(connection):
-                self._give_anchor(connection)
-            connection.execute("COMMIT")
-
-    def _take_anchor(self, connection: sqlite3.Connection) -> bool:
-        found = connection.execute(_READ, ("anchor",)).fetchone()
-        if found is None:
-            return False
-        boot_id, uptime, wall = found[0].split()
+    def take_anchor(self, anchor: str) -> bool:
+        """Go by a store's anchor; False, and nothing changes, if it is of another boot."""
+        boot_id, uptime, wall = anchor.split()
         if boot_id != self._boot_id() or int(uptime) > self._machine.uptime():
             return False
         self._ahead = int(wall) - int(uptime)
         return True
 
-    def _give_anchor(self, connection: sqlite3.Connection) -> None:
-        seen = connection.execute(_READ, ("seen",)).fetchone()
-        # the store's time is saved now and then: it was less than that much later when last used
-        latest = seen[0] + SAVE_EVERY if seen else 0
+    def new_anchor(self, seen: int | None) -> str:
+        """Return an anchor for this boot, to be put in the store, and go by it.
+
+        Args:
+            seen: The store's time as it was last saved, less than SAVE_EVERY before it was last used; None
+                for a new store.
+        """
+        latest = 0 if seen is None else seen + SAVE_EVERY
         wall, uptime = max(self._machine.wall(), latest), self._machine.uptime()
-        connection.execute(_WRITE, ("anchor", f"{self._boot_id()} {uptime} {wall}"))
-        connection.execute(_WRITE, ("seen", wall))
         self._ahead = wall - uptime
+        return f"{self._boot_id()} {uptime} {wall}"
 
     def _boot_id(self) -> str:
         return self._machine.boot_id() or "unnamed"

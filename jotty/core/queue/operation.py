@@ -1,0 +1,220 @@
+"""Steps on a store that callers on event loops hand to the one thread that has the store."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+
+from .loop import EventLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["Inbox", "Operation", "deliver"]
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class Operation(Generic[S, T]):
+    """A step on a store, and its outcome. Made on the caller's event loop, taken in the store's thread.
+
+    Args:
+        step: What to do with the store.
+        patience: Seconds to wait for it to begin.
+
+    Attributes:
+        deadline: When that is over, on the monotonic clock.
+        loop: Where the caller waits.
+        done: Set there once the outcome is here.
+        error: What the step raised; None if it did not.
+    """
+
+    __slots__ = ("_result", "deadline", "done", "error", "loop", "step")
+
+    _result: T
+
+    def __init__(self, step: Callable[[S], T], patience: float = 0.0) -> None:
+        self.step = step
+        self.deadline = time.monotonic() + patience
+        self.loop = EventLoop()
+        self.done = self.loop.signal()
+        self.error: Exception | None = None
+
+    def run(self, store: S) -> None:
+        """Take the step."""
+        self.error = None
+        self._result = self.step(store)
+
+    def outcome(self) -> T:
+        """Return or raise what the step did."""
+        if self.error is not None:
+            raise self.error
+        return self._result
+
+    async def see_through(self) -> None:
+        """Wait for the outcome, whoever cancels."""
+        with anyio.CancelScope(shield=True):
+            while not self.done.is_set():
+                # asyncio's own Task.cancel knows no shield; the caller raises the first cancellation again
+                with suppress(anyio.get_cancelled_exc_class()):
+                    await self.done.wait()
+
+
+class Inbox(Generic[S]):
+    """Operations on their way to the thread; used from any thread and event loop.
+
+    The thread is woken once for all that the ready tasks of an event loop submit in one round, so that they
+    make one group, and not while the loop is still busy with them.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._reads: dict[Operation[S, Any], None] = {}
+        self._writes: dict[Operation[S, Any], None] = {}
+        self._waking: object = None
+        self._ending: Exception | None = None
+        # held while there is no news: a sixth of the latency of a Condition, whose lock both sides would want
+        self._news = threading.Lock()
+        self._news.acquire()
+        self._pid = os.getpid()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is the copy in a forked child, where the thread is not."""
+        return self._pid != os.getpid()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the thread has ended: it was closed, or could not go on."""
+        return self._ending is not None
+
+    # For the callers, on their event loops
+
+    async def perform(
+        self,
+        operation: Operation[S, T],
+        *,
+        writes: bool = True,
+        make_up: Callable[[T], Operation[S, Any]] | None = None,
+    ) -> T:
+        """Return or raise what a step does.
+
+        If this is cancelled, a step that has not begun never will; one that has is awaited to its end.
+
+        Args:
+            operation: The step; run again from the start where a neighbour in its group failed.
+            writes: Whether it needs the right to write.
+            make_up: From its result, what makes up for a step whose caller was cancelled meanwhile.
+        """
+        self.submit(operation, writes=writes)
+        try:
+            await operation.done.wait()
+        except anyio.get_cancelled_exc_class():
+            if not self._withdraw(operation):
+                await operation.see_through()
+                if make_up and operation.error is None:
+                    back = make_up(operation.outcome())
+                    self.submit(back)
+                    await back.see_through()
+            raise
+        except BaseException:  # Ctrl-C, or the coroutine is being closed and cannot wait
+            self._withdraw(operation)
+            raise
+        return operation.outcome()
+
+    def submit(self, operation: Operation[S, Any], *, writes: bool = True) -> None:
+        """Put an operation where the thread finds it; on its event loop.
+
+        Raises:
+            Exception: What the thread ended with.
+        """
+        with self._guard:
+            if self._ending is not None:
+                raise self._ending.with_traceback(None)  # which would grow with each call
+            (self._writes if writes else self._reads)[operation] = None
+        if self._waking is not operation.loop.native:
+            self._waking = operation.loop.native
+            operation.loop.after_this_round(self._wake_for_round)
+
+    def _wake_for_round(self) -> None:
+        self._waking = None
+        self.wake()
+
+    def _withdraw(self, operation: Operation[S, Any]) -> bool:
+        """Whether the operation had not begun, and now never will."""
+        with self._guard:
+            for waiting in (self._writes, self._reads):
+                if operation in waiting:
+                    del waiting[operation]
+                    return True
+        return False
+
+    def wake(self) -> None:
+        """Have the thread look for what is new."""
+        with suppress(RuntimeError):  # it is awake already
+            self._news.release()
+
+    # For the thread
+
+    def sleep(self, seconds: float | None) -> None:
+        """Return at the next `wake`, at once if there was one since the last time, or after the seconds."""
+        self._news.acquire(timeout=-1 if seconds is None else seconds)
+
+    def has_reads(self) -> bool:
+        """Whether an operation waits that only reads."""
+        return bool(self._reads)
+
+    def has_writes(self) -> bool:
+        """Whether an operation waits that needs the right to write."""
+        return bool(self._writes)
+
+    def take_reads(self) -> list[Operation[S, Any]]:
+        """Return what waits to read; from now on, none of it can be withdrawn."""
+        return self._take(self._reads)
+
+    def take_writes(self) -> list[Operation[S, Any]]:
+        """Return what waits to write; from now on, none of it can be withdrawn."""
+        return self._take(self._writes)
+
+    def take_late(self, now: float) -> list[Operation[S, Any]]:
+        """Return the writing operations whose patience is over."""
+        with self._guard:
+            late = [operation for operation in self._writes if operation.deadline <= now]
+            for operation in late:
+                del self._writes[operation]
+        return late
+
+    def end(self, error: Exception) -> list[Operation[S, Any]]:
+        """Refuse operations from now on, with this error, and return those that wait."""
+        with self._guard:
+            self._ending = error
+            left = [*self._reads, *self._writes]
+            self._reads.clear()
+            self._writes.clear()
+        return left
+
+    def _take(self, waiting: dict[Operation[S, Any], None]) -> list[Operation[S, Any]]:
+        with self._guard:
+            taken = list(waiting)
+            waiting.clear()
+        return taken
+
+
+def deliver(operations: Iterable[Operation[Any, Any]]) -> None:
+    """Tell the callers, with one call into each of their event loops."""
+    by_loop: dict[object, list[Operation[Any, Any]]] = {}
+    for operation in operations:
+        by_loop.setdefault(operation.loop.native, []).append(operation)
+    for finished in by_loop.values():
+        finished[0].loop.call_soon(_set, finished)
+
+
+def _set(operations: Iterable[Operation[Any, Any]]) -> None:
+    for operation in operations:
+        operation.done.set()
