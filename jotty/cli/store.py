@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from jotty.core.queue import TaskQueue
 
-__all__ = ["PATIENCE", "answering", "opened"]
+__all__ = ["PATIENCE", "answering", "opened", "queue_at"]
 
 PATIENCE: Final = 30.0  # seconds for a store to answer; a command never waits for ever
 
@@ -34,7 +34,7 @@ async def opened(url: str | None, *, creates: bool = False) -> AsyncIterator[Tas
         UsageError: There is no URL, it is wrong, or it is that of a queue which only one process can see.
         StorageError: The store can't be opened, or does not answer.
     """
-    queue = _queue_at(url, creates=creates)
+    queue = queue_at(url, creates=creates)
     try:
         with answering(queue.url):
             await queue.__aenter__()
@@ -57,7 +57,7 @@ def answering(url: str) -> Iterator[None]:
         raise StorageError(url, f"it does not answer within {PATIENCE:g} s.")
 
 
-def _queue_at(url: str | None, *, creates: bool) -> TaskQueue:
+def queue_at(url: str | None, *, creates: bool) -> TaskQueue:
     if not url:
         raise UsageError("Which queue? Pass --queue URL, like sqlite:///tasks.db, or set JOTTY_QUEUE.")
     if url.partition(":")[0] == "memory":

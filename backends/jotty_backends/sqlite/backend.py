@@ -33,6 +33,7 @@ from jotty.core.queue import (
 from jotty.errors import QueueClosed, StorageError
 
 from .forks import REMEDY
+from .library import tell_of_wal_reset_bug
 from .migrations import migrate
 from .schema import connect, storage_error
 from .tables import Tables
@@ -304,6 +305,7 @@ def _open_tables(
     clock: Clock,
 ) -> tuple[Tables, FileLock]:
     """Open the store; called in the writer's thread."""
+    tell_of_wal_reset_bug()
     connection, lock = connect(path, url, news, durability=durability, patience=patience, create=create)
     try:
         if isinstance(clock, SteadyClock):

@@ -70,9 +70,9 @@ def migrate(path: str, url: str, *, dry_run: bool, patience: float) -> Migration
 def _apply(path: str, url: str, found: int, steps: Sequence[_Step], patience: float) -> None:
     uri = f"{Path(path).as_uri()}?mode=rw"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience)) as connection:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # a worker of the older version must not go on
-        connection.execute("PRAGMA synchronous = FULL")
         try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # no worker of the older version may go on
+            connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as busy:
             raise StorageError(url, "others use it. Stop its workers and clients, and try again.") from busy

@@ -253,7 +253,7 @@ class Tables(Transaction):
             self.moves[head.lane, head.status.value] += 1
             self.touched(*topics_of(head))
         self.take_seqs(len(heads))
-        self._write(_INSERT, map(row_of, heads))
+        self._write(_INSERT, [row_of(head) for head in heads])
         self._write(
             "INSERT INTO payloads VALUES (?, ?)",
             [(one.head.seq, one.payload) for one in records if one.payload is not None],
@@ -263,13 +263,13 @@ class Tables(Transaction):
             [(one.head.seq, one.outcome) for one in records if one.outcome is not None],
         )
         self._write("INSERT INTO edges VALUES (?, ?)", edges)
-        self._write(
-            "INSERT INTO tags VALUES (?, ?)",
-            [(tag, head.seq) for head in heads for tag in dict.fromkeys(head.tags)],
-        )
+        tagged = [(tag, head.seq) for head in heads if head.tags for tag in dict.fromkeys(head.tags)]
+        self._write("INSERT INTO tags VALUES (?, ?)", tagged)
 
-    def _write(self, statement: str, rows: Iterable[Row]) -> None:
-        if rows:
+    def _write(self, statement: str, rows: Sequence[Row]) -> None:
+        if len(rows) == 1:
+            self.execute(statement, rows[0])
+        elif rows:
             self.executemany(statement, rows)
 
     # Rewriting

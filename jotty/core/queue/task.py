@@ -409,6 +409,8 @@ class NewTask:
 
     def _check_names(self) -> None:
         for name, value in (("tags", self.tags), ("depends_on", self.depends_on)):
+            if type(value) is tuple:
+                continue
             if isinstance(value, str) or not isinstance(value, Sequence):
                 raise TypeError(f"{name} must be a list or tuple, not {value!r}.")
         for tag in self.tags:
