@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         stream_run,
     )
     from jotty.core.queue import (
+        FileTaskQueue,
         MemoryTaskQueue,
         NewTask,
         QueueManager,
@@ -59,6 +60,7 @@ __all__ = [
     "Conductor",
     "End",
     "Event",
+    "FileTaskQueue",
     "Goto",
     "Graph",
     "GraphMode",
@@ -86,6 +88,7 @@ __all__ = [
 ]
 
 _QUEUE = {
+    "FileTaskQueue",
     "MemoryTaskQueue",
     "NewTask",
     "QueueManager",

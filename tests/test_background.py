@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -20,7 +23,15 @@ from jotty import (
     actor,
     stream_run,
 )
-from jotty.errors import GraphError, PayloadError, StorageError, TaskCancelled, TaskFailed, TaskNotFound
+from jotty.errors import (
+    GraphError,
+    PayloadError,
+    StorageError,
+    TaskCancelled,
+    TaskFailed,
+    TaskNotFound,
+    Unhandled,
+)
 from jotty.testing import VirtualClock
 from jotty_backends.memory import MemoryBackend
 
@@ -610,8 +621,8 @@ async def test_who_waits_for_a_result_sees_the_end_of_a_task_whose_last_worker_d
             await queue.result(task.id, timeout=20)
 
 
-async def test_a_goal_of_another_workflow_that_came_by_the_same_lane_is_not_run(
-    queue: MemoryTaskQueue, clock: VirtualClock
+async def test_a_goal_of_another_workflow_that_came_by_the_same_lane_is_left_to_its_workers(
+    queue: MemoryTaskQueue, clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     ran: list[str] = []
 
@@ -623,13 +634,80 @@ async def test_a_goal_of_another_workflow_that_came_by_the_same_lane_is_not_run(
     async def delete_things(goal: str) -> None:
         ran.append(goal)
 
-    task_id = await workflow(queue, clock, analyse).enqueue_task("Analyse sales")
-    await drain(workflow(queue, clock, delete_things), clock)
+    task_id = await workflow(queue, clock, analyse).enqueue_task("Analyse sales", max_attempts=1)
+    with caplog.at_level(logging.WARNING, logger="jotty.queue"):
+        assert await drain(workflow(queue, clock, delete_things), clock) == 0
 
-    with pytest.raises(TaskFailed, match="meant for the actors analyse; here are delete_things"):
-        await queue.result(task_id)
-    assert ran == []
+    left = await queue.get(task_id)
+    assert left is not None
+    assert (left.status, left.attempt, ran) == (TaskStatus.PENDING, 0, [])
+    assert "meant for the actors analyse; here are delete_things" in caplog.text
 
-    await queue.retry(task_id)
-    await drain(workflow(queue, clock, analyse), clock)
+    async with clock.autojump():
+        await clock.sleep(1)
+        await workflow(queue, clock, analyse).process_queue(drain=True)
     assert (await queue.result(task_id))["final_output"] == "Analyse sales"
+
+
+async def test_a_bare_goal_is_run_in_the_workers_own_way(queue: MemoryTaskQueue, clock: VirtualClock) -> None:
+    work = WorkflowMode(
+        conductor(clock), execution="async", queue=queue, mode="static", agent_order=["research"]
+    )
+    task = await queue.enqueue("report", {"quarter": "Q4"})
+
+    await drain(work, clock)
+
+    assert (await work.result(task.id))["metadata"]["path"] == ["research"]
+
+
+async def test_settings_of_a_worker_that_contradict_each_other_are_refused_by_either_door(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    work = workflow(queue, clock)
+
+    for process in (work.process_queue, work.conductor.process_queue):
+        with pytest.raises(ValueError, match=r"lease_timeout=3 s is under three heartbeats of 1\.5 s"):
+            await process(lease_timeout=3, heartbeat=1.5, drain=True)
+        with pytest.raises(ValueError, match="retention must be a timedelta above zero"):
+            await process(retention=timedelta(0), drain=True)
+
+
+@pytest.mark.parametrize(("retention", "is_kept"), [(timedelta(days=1), False), (None, True)])
+async def test_finished_goals_are_kept_for_as_long_as_the_worker_is_told(
+    queue: MemoryTaskQueue, clock: VirtualClock, retention: timedelta | None, *, is_kept: bool
+) -> None:
+    work = workflow(queue, clock)
+    task_id = await work.enqueue_task("report", {"quarter": "Q4"})
+    await drain(work, clock)
+    await clock.advance(2 * 86_400)
+
+    async with clock.autojump(), anyio.create_task_group() as group:
+        group.start_soon(partial(work.process_queue, retention=retention))
+        await clock.sleep(20)
+        work.stop_processing()
+
+    assert (await queue.get(task_id) is not None) == is_kept
+
+
+async def test_an_actor_may_leave_a_goal_to_other_workers(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    has_gpu = False
+
+    @actor
+    async def train(goal: str) -> str:
+        if not has_gpu:
+            raise Unhandled("this machine has no GPU")
+        return goal
+
+    work = workflow(queue, clock, train)
+    task_id = await work.enqueue_task("model", max_attempts=1)
+    await drain(work, clock)
+    left = await queue.get(task_id)
+    has_gpu = True
+    await clock.advance(60)
+    await drain(work, clock)
+
+    assert left is not None
+    assert (left.status, left.attempt) == (TaskStatus.PENDING, 0)
+    assert (await work.result(task_id))["final_output"] == "model"

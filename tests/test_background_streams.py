@@ -372,7 +372,7 @@ async def test_a_goal_as_large_as_a_task_may_hold_can_be_run(
     assert (await work.result(task_id))["final_output"] == len(goal)
 
 
-# What can never run
+# What can't run here
 
 
 @pytest.mark.parametrize(
@@ -390,25 +390,44 @@ async def test_a_goal_as_large_as_a_task_may_hold_can_be_run(
         {"metadata": {"jotty": {"mode": "static", "agent_order": ["nobody"]}}},
         {"metadata": {"jotty": {"mode": "static", "agent_order": 5}}},
         {"metadata": {"jotty": {"agent_order": ["greet"]}}},
+        {"metadata": {"jotty": {"actors": ["somebody", "else"]}}},
+        {"metadata": {"jotty": {"actors": "greet"}}},
+        {"metadata": {"jotty": {"actors": [1]}}},
     ],
     ids=repr,
 )
-async def test_a_task_that_can_never_be_run_here_is_tried_once(
+async def test_a_task_that_says_nothing_to_this_workflow_is_left_to_others(
     queue: MemoryTaskQueue, clock: VirtualClock, wrong: dict[str, Any]
 ) -> None:
     work = workflow(queue, clock, greet)
-    started = clock.now()
-    task = await queue.enqueue(wrong.get("goal", "g"), metadata=wrong.get("metadata"), max_attempts=3)
+    task = await queue.enqueue(wrong.get("goal", "g"), metadata=wrong.get("metadata"), max_attempts=1)
     good = await work.enqueue_task("g")
-    assert await drain(work, clock) == 2
+    assert await drain(work, clock) == 1
 
-    with pytest.raises(TaskFailed) as failed:
+    found = await queue.get(task.id)
+    assert found is not None
+    assert (found.status, found.attempt) == (TaskStatus.PENDING, 0)
+    assert (await work.result(good))["final_output"] == "hello g"
+
+
+async def test_a_goal_whose_context_lacks_what_the_actors_need_is_tried_once(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    @actor
+    async def report(goal: str, quarter: str) -> str:
+        return f"{goal} {quarter}"
+
+    work = workflow(queue, clock, report)
+    started = clock.now()
+    task = await queue.enqueue("g", {"year": 2026}, max_attempts=3)
+    assert await drain(work, clock) == 1
+
+    with pytest.raises(TaskFailed, match="quarter") as failed:
         await work.result(task.id)
     assert failed.value.error["type"] == "GraphError"
     found = await queue.get(task.id)
     assert found is not None
     assert (found.status, found.attempt, found.head.finished_at) == (TaskStatus.FAILED, 1, started)
-    assert (await work.result(good))["final_output"] == "hello g"
 
 
 async def test_an_actor_that_raises_the_same_errors_is_tried_again(

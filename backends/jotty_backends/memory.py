@@ -14,6 +14,7 @@ from jotty.core.queue import (
     ClaimRequest,
     Clock,
     Durability,
+    Present,
     Query,
     QueueBackend,
     QueueState,
@@ -158,6 +159,16 @@ class MemoryBackend(QueueBackend):
         """Delete terminal tasks."""
         with self._open_store() as store:
             return store.state.delete(targets)
+
+    async def announce(self, worker: str, data: bytes, us: int) -> None:
+        """Note that a worker is here."""
+        with self._open_store() as store:
+            store.state.announce(worker, data, us, store.clock.now())
+
+    async def workers(self) -> list[Present]:
+        """Return the workers that are here."""
+        with self._open_store() as store:
+            return store.state.workers(store.clock.now())
 
     async def wait(self, topic: str, mark: int, timeout: float) -> int:
         """Wait for a change of the topic."""

@@ -9,9 +9,13 @@ import typer
 
 from .background import enqueue, worker
 from .looking import backends, graph
+from .moves import accept, cancel, delete, retry
+from .overview import status
 from .run import run
 from .tail import tail
-from .tasks import cancel, list_tasks, retry, show, status
+from .tasks import list_tasks, show
+from .transfer import export_tasks, import_tasks
+from .upkeep import migrate, purge
 
 __all__ = ["app"]
 
@@ -48,7 +52,13 @@ app.command("status")(status)
 app.command("list")(list_tasks)
 app.command("show")(show)
 app.command("tail")(tail)
+app.command("accept")(accept)
 app.command("cancel")(cancel)
 app.command("retry")(retry)
+app.command("delete")(delete)
+app.command("purge")(purge)
+app.command("migrate")(migrate)
+app.command("export")(export_tasks)
+app.command("import")(import_tasks)
 app.command("graph")(graph)
 app.command("backends")(backends)

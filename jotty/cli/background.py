@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio
 import typer
 
-from jotty.core.queue import EventLoop, NewTask, check_seconds
+from jotty.core.queue import EventLoop, NewTask, check_seconds, heartbeat_of
 
+from .deadline import deadline
 from .documents import as_document
 from .failing import ExitCode, called_rightly, perform
 from .loading import background_workflow, load_app
@@ -27,6 +28,7 @@ from .options import (
     QueueUrl,
     parse_context,
     parse_order,
+    parse_retention,
 )
 from .printing import is_terminal, print_json, say
 from .signals import Signals, heard
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["enqueue", "worker"]
 
 logger = logging.getLogger("jotty.cli")
+
+TO_RELEASE: Final = 0.6  # seconds after the grace time, within which everything is given back
 
 
 def enqueue(
@@ -161,6 +165,22 @@ def worker(
             help="When others take a goal over, if this process dies.",
         ),
     ] = 30.0,
+    heartbeat: Annotated[
+        float | None,
+        typer.Option(
+            "--heartbeat",
+            metavar="SECONDS",
+            help="How often the leases are renewed: a third of --lease-timeout, or oftener.",
+        ),
+    ] = None,
+    retention: Annotated[
+        str,
+        typer.Option(
+            "--retention",
+            metavar="AGE",
+            help="How long finished tasks are kept in the store, like 12h or 7d; never deletes none.",
+        ),
+    ] = "7d",
     lane: Annotated[
         list[str] | None,
         typer.Option("--lane", help="A lane to take from, instead of the conductor's name. Repeat for more."),
@@ -170,21 +190,25 @@ def worker(
 ) -> None:
     """Run the goals of a queue until it is stopped.
 
-    The first SIGINT or SIGTERM lets running goals finish within the grace time, and the worker exits with 0.
-    The second gives them back to the queue at once, and it exits with 130 or 143.
+    The first SIGINT or SIGTERM lets running goals finish within the grace time. What did not is given back
+    to the queue, and the worker exits with 0. The second gives all back at once, and it exits with 130 or
+    143.
     """
 
     def work() -> Coroutine[Any, Any, ExitCode]:
         with called_rightly():
             check_seconds("--grace", grace)
             check_seconds("--lease-timeout", lease_timeout, above_zero=True)
+            heartbeat_of(lease_timeout, heartbeat)
             lanes = [NewTask(None, lane=name).lane for name in lane or ()] or None
         found = load_app(app, debug=debug)
         options = {
             "max_tasks": max_tasks,
             "max_concurrent": max_concurrent,
             "lease_timeout": lease_timeout,
+            "heartbeat": heartbeat,
             "grace": grace,
+            "retention": parse_retention(retention),
             "drain": drain,
             "lanes": lanes,
         }
@@ -194,22 +218,26 @@ def worker(
 
 
 async def _work(app: App, url: str | None, options: Mapping[str, Any], *, as_json: bool) -> ExitCode:
-    async with opened(url, creates=True) as queue:
-        workflow, loop, scope = background_workflow(app, queue), EventLoop(), anyio.CancelScope()
+    with deadline() as end:
+        async with opened(url, creates=True) as queue:
+            workflow, loop, scope = background_workflow(app, queue), EventLoop(), anyio.CancelScope()
 
-        def stop(signals: Signals) -> None:
-            if signals.count == 1:
-                loop.call_soon(_say_goodbye, options["grace"])
-                workflow.stop_processing()
-            else:
-                loop.call_soon(scope.cancel)
+            def stop(signals: Signals) -> None:
+                if signals.count == 1:
+                    end.set(options["grace"] + TO_RELEASE, ExitCode.OK)
+                    loop.call_soon(_say_goodbye, options["grace"])
+                    workflow.stop_processing()
+                else:
+                    end.set(TO_RELEASE, signals.code)
+                    loop.call_soon(scope.cancel)
+                    workflow.stop_processing(grace=0)
 
-        with logged(logging.INFO, as_json=as_json), heard(stop, enough=3) as signals, scope:
-            lanes = ", ".join(options["lanes"] or [workflow.conductor.name])
-            logger.info("Working on %s, lane %s. Ctrl-C to stop.", queue.url, lanes)
-            ended = await workflow.process_queue(**options)
-            logger.info("Stopped. %d ended here.", ended)
-    return signals.code if scope.cancelled_caught else ExitCode.OK
+            with logged(logging.INFO, as_json=as_json), heard(stop, enough=3) as signals, scope:
+                lanes = ", ".join(options["lanes"] or [workflow.conductor.name])
+                logger.info("Working on %s, lane %s. Ctrl-C to stop.", queue.url, lanes)
+                ended = await workflow.process_queue(**options)
+                logger.info("Stopped. %d ended here.", ended)
+    return signals.code if signals.count > 1 else ExitCode.OK
 
 
 def _say_goodbye(grace: float) -> None:

@@ -34,9 +34,14 @@ class _JsonLines(logging.Formatter):
         return json.dumps(told, ensure_ascii=False)
 
 
+_OURS = (RichHandler, logging.StreamHandler)  # a NullHandler is neither
+
+
 @contextmanager
 def logged(level: int, *, as_json: bool = False, screen: Console | None = None) -> Iterator[None]:
     """Write what jotty logs from this level on to stderr: rich on a terminal, else plain or JSON lines.
+
+    Within another one, it takes the place of that until its end.
 
     Args:
         level: The least level that is shown.
@@ -44,6 +49,9 @@ def logged(level: int, *, as_json: bool = False, screen: Console | None = None) 
         screen: The console that draws on the terminal already, if one does.
     """
     logger = logging.getLogger("jotty")
+    outer = [one for one in logger.handlers if isinstance(one, _OURS)]
+    for one in outer:
+        logger.removeHandler(one)
     handler, before = _handler(screen, as_json=as_json), (logger.level, logger.propagate)
     logger.addHandler(handler)
     logger.setLevel(level)
@@ -52,6 +60,8 @@ def logged(level: int, *, as_json: bool = False, screen: Console | None = None) 
         yield
     finally:
         logger.removeHandler(handler)
+        for one in outer:
+            logger.addHandler(one)
         logger.setLevel(before[0])
         logger.propagate = before[1]
 

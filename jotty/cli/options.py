@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jotty.core.queue import check_json
 from jotty.errors import PayloadError
 
+from .durations import parse_duration
 from .failing import UsageError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 __all__ = [
     "AppAddress",
@@ -24,6 +28,7 @@ __all__ = [
     "TaskId",
     "parse_context",
     "parse_order",
+    "parse_retention",
 ]
 
 AppAddress = Annotated[
@@ -101,3 +106,20 @@ def parse_order(text: str | None) -> list[str] | None:
     if not all(names):
         raise UsageError(f"--order takes names with commas between them, not {text!r}.")
     return names
+
+
+def parse_retention(text: str) -> timedelta | None:
+    """Return for how long `--retention 7d` keeps finished tasks; None for ever.
+
+    Raises:
+        UsageError: It is neither "never" nor a duration above zero.
+    """
+    if text == "never":
+        return None
+    try:
+        found = parse_duration(text)
+    except typer.BadParameter as wrong:
+        raise UsageError(f"--retention: {wrong} Or never, to delete nothing.") from wrong
+    if not found:
+        raise UsageError(f"--retention {text} would delete every result at once. Write never to keep all.")
+    return found

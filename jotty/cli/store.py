@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +12,7 @@ from jotty.core.queue import load_backend, open_queue
 from jotty.errors import StorageError
 
 from .failing import UsageError, called_rightly
+from .logs import logged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -35,13 +37,14 @@ async def opened(url: str | None, *, creates: bool = False) -> AsyncIterator[Tas
         StorageError: The store can't be opened, or does not answer.
     """
     queue = queue_at(url, creates=creates)
-    try:
-        with answering(queue.url):
-            await queue.__aenter__()
-        yield queue
-    finally:
-        with anyio.move_on_after(PATIENCE, shield=True):
-            await queue.aclose()
+    with logged(logging.WARNING):  # of what is damaged, say
+        try:
+            with answering(queue.url):
+                await queue.__aenter__()
+            yield queue
+        finally:
+            with anyio.move_on_after(PATIENCE, shield=True):
+                await queue.aclose()
 
 
 @contextmanager
@@ -58,6 +61,7 @@ def answering(url: str) -> Iterator[None]:
 
 
 def queue_at(url: str | None, *, creates: bool) -> TaskQueue:
+    """Return the queue at this URL, not opened yet; the arguments and errors are those of `opened`."""
     if not url:
         raise UsageError("Which queue? Pass --queue URL, like sqlite:///tasks.db, or set JOTTY_QUEUE.")
     if url.partition(":")[0] == "memory":

@@ -11,31 +11,55 @@ from jotty.errors import MissingDependency
 from .clock import VirtualClock
 
 if TYPE_CHECKING:
-    from .conformance import TaskQueueConformance
+    from .conformance import DiskRules, PointRules, ProcessRules, SystemCallRules, TaskQueueConformance
+    from .history import Event, History, read_history
     from .machine import TaskQueueMachine, task_queue_machine
     from .strategies import RefusedPayload, contexts, goals, json_values, payloads_refused
+    from .verdict import Figures, Verdict, Violation, check_history
 
 __all__ = [
+    "DiskRules",
+    "Event",
+    "Figures",
+    "History",
+    "PointRules",
+    "ProcessRules",
     "RefusedPayload",
+    "SystemCallRules",
     "TaskQueueConformance",
     "TaskQueueMachine",
+    "Verdict",
+    "Violation",
     "VirtualClock",
+    "check_history",
     "contexts",
     "goals",
     "json_values",
     "payloads_refused",
+    "read_history",
     "task_queue_machine",
 ]
 
 # What needs pytest and hypothesis is loaded when it is asked for: the clock alone needs neither.
 _HOMES: Final = {
+    "DiskRules": "conformance",
+    "Event": "history",
+    "Figures": "verdict",
+    "History": "history",
+    "PointRules": "conformance",
+    "ProcessRules": "conformance",
     "RefusedPayload": "strategies",
+    "SystemCallRules": "conformance",
     "TaskQueueConformance": "conformance",
     "TaskQueueMachine": "machine",
+    "Verdict": "verdict",
+    "Violation": "verdict",
+    "check_history": "verdict",
     "contexts": "strategies",
     "goals": "strategies",
     "json_values": "strategies",
     "payloads_refused": "strategies",
+    "read_history": "history",
     "task_queue_machine": "machine",
 }
 

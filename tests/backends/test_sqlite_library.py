@@ -30,7 +30,7 @@ def test_the_versions_with_the_wal_reset_bug_are_known(version: tuple[int, ...],
 
 def test_the_bug_is_told_once_a_process(caplog: pytest.LogCaptureFixture) -> None:
     tell_of_wal_reset_bug.cache_clear()
-    with caplog.at_level(logging.WARNING, "jotty.queue.sqlite"):
+    with caplog.at_level(logging.INFO, "jotty.queue.sqlite"):
         tell_of_wal_reset_bug((3, 40, 1))
         tell_of_wal_reset_bug((3, 40, 1))
         tell_of_wal_reset_bug((3, 51, 3))

@@ -72,6 +72,12 @@ def store_url(tmp_path: Path) -> str:
         ("tail", "nobody", "--json"),
         ("cancel", "nobody"),
         ("retry", "nobody"),
+        ("retry", "--failed"),
+        ("accept", "nobody"),
+        ("delete", "nobody"),
+        ("purge", "--older-than", "7d"),
+        ("export",),
+        ("migrate",),
     ],
 )
 @pytest.mark.parametrize("options", ["", "?busy_timeout=1", "?create=1"])
@@ -162,7 +168,7 @@ def test_the_queue_may_come_from_the_environment(jotty: Jotty, store_url: str) -
         (("enqueue", "{app}", "g", "-q", "memory:"), 2, ("memory of one process",)),
         (("worker", "{app}", "-q", "memory:named"), 2, ("memory of one process",)),
         (("status", "-q", "tasks.db"), 2, ("like 'sqlite:///tasks.db'",)),
-        (("status", "-q", "sqlit:///tasks.db"), 2, ("'sqlit'", "Installed: memory, sqlite")),
+        (("status", "-q", "sqlit:///tasks.db"), 2, ("'sqlit'", "Installed: file, memory, sqlite")),
         (("status", "-q", "{url}?speed=9"), 2, ("no option 'speed'", "Known:")),
         (("status", "-q", "sqlite:////proc/none/tasks.db"), 75, ("/proc/none/tasks.db",)),
         (("worker", "{app}", "-q", "sqlite:////proc/none/tasks.db"), 75, ("/proc/none/tasks.db",)),
@@ -222,7 +228,7 @@ def test_status_counts_by_lane_and_state(jotty: Jotty, enqueue: Enqueue, queue_u
     lines = jotty("status", "-q", queue_url).stdout.splitlines()
     document = json.loads(jotty("status", "-q", queue_url, "--json").stdout)
 
-    assert ["lane", "pending", "oldest pending"] == lines[0].split("\t")
+    assert ["lane", "pending", "oldest pending", "workers"] == lines[0].split("\t")
     assert [["default", "1"], ["other", "2"]] == [line.split("\t")[:2] for line in lines[1:]]
     assert {"default": {"pending": 1}, "other": {"pending": 2}} == document["lanes"]
     assert {"default", "other"} == set(document["oldest"])

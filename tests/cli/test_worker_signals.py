@@ -2,15 +2,22 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
+
+from jotty.core.queue import open_queue
 
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
+    from jotty.core.queue import WorkerInfo
     from tests.cli.conftest import Jotty, Start
+
+ROOM = 1.0  # seconds for a busy machine
 
 SLOW = """
 import anyio
@@ -125,3 +132,107 @@ def test_leaving_a_follower_by_ctrl_c_cancels_nothing(
     assert "Traceback" not in err
     assert worker.poll() is None
     assert {"in_progress": 1} == states(jotty, queue_url)
+
+
+STUCK = """
+import time
+
+from jotty.core.orchestration import Conductor
+
+
+def in_a_thread(goal):
+    print("working", flush=True)
+    time.sleep(60)
+
+
+async def on_the_loop(goal):
+    print("working", flush=True)
+    time.sleep(60)
+
+
+async def cleans_up_slowly(goal):
+    import anyio
+
+    print("working", flush=True)
+    try:
+        await anyio.sleep(60)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(60)
+
+
+conductor = Conductor([{actor}])
+"""
+
+
+@pytest.fixture(params=["in_a_thread", "on_the_loop", "cleans_up_slowly"])
+def stuck(
+    request: pytest.FixtureRequest, app_file: Path, queue_url: str, jotty: Jotty, start: Start
+) -> subprocess.Popen[str]:
+    """Start a worker that has begun with a goal whose actor does not end when it is cancelled."""
+    app_file.write_text(STUCK.format(actor=request.param))
+    jotty("enqueue", str(app_file), "Work", "-q", queue_url)
+    process = start("worker", str(app_file), "-q", queue_url, "--grace", "0.5")
+    assert process.stdout is not None
+    assert "working\n" == process.stdout.readline()
+    return process
+
+
+def test_c49_a_worker_exits_in_time_whatever_its_actors_do(
+    stuck: subprocess.Popen[str], jotty: Jotty, queue_url: str
+) -> None:
+    stuck.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    _, log = stuck.communicate(timeout=20)
+    took = time.monotonic() - started
+
+    assert 0 == stuck.returncode
+    assert 0.5 <= took < 1.5 + ROOM
+    assert "is released" in log
+    assert {"pending": 1} == states(jotty, queue_url)
+    (task,) = json.loads(jotty("list", "-q", queue_url, "--json").stdout)
+    assert 0 == task["attempt"]
+    assert [] == anyio.run(workers, queue_url)
+
+
+async def workers(queue_url: str) -> list[WorkerInfo]:
+    async with open_queue(queue_url) as queue:
+        return await queue.workers()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_c49_the_second_signal_ends_a_worker_whatever_its_actors_do(
+    app_file: Path, queue_url: str, jotty: Jotty, start: Start, number: signal.Signals, code: int
+) -> None:
+    app_file.write_text(STUCK.format(actor="on_the_loop"))
+    jotty("enqueue", str(app_file), "Work", "-q", queue_url)
+    process = start("worker", str(app_file), "-q", queue_url, "--grace", "60")
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)  # or the two would be one
+    process.send_signal(number)
+    started = time.monotonic()
+    process.communicate(timeout=20)
+    took = time.monotonic() - started
+
+    assert code == process.returncode
+    assert took < 1 + ROOM
+    assert {"pending": 1} == states(jotty, queue_url)
+
+
+def test_what_an_actor_printed_is_not_lost_where_the_process_has_to_be_ended(
+    app_file: Path, queue_url: str, jotty: Jotty, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    app_file.write_text(STUCK.format(actor="in_a_thread").replace("time.sleep", 'print("last"); time.sleep'))
+    jotty("enqueue", str(app_file), "Work", "-q", queue_url)
+    process = start("worker", str(app_file), "-q", queue_url, "--grace", "0.3")
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+
+    assert "last\n" == out

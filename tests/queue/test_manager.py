@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jotty.core.queue import (
     Change,
@@ -22,6 +25,7 @@ from jotty.core.queue import (
     Task,
     TaskQueue,
     TaskStatus,
+    heartbeat_of,
 )
 from jotty.errors import StorageError, TaskCancelled, TaskFailed
 from jotty.testing import VirtualClock
@@ -459,11 +463,62 @@ async def test_a_worker_runs_once_at_a_time(queue: MemoryTaskQueue, clock: Virtu
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_concurrent": 0}, {"lease_timeout": 0}, {"grace": -1}, {"poll_interval": 0}, {"worker": ""}],
+    [
+        {"max_concurrent": 0},
+        {"lease_timeout": 0},
+        {"heartbeat": 0},
+        {"heartbeat": float("nan")},
+        {"grace": -1},
+        {"poll_interval": 0},
+        {"retention": timedelta(0)},
+        {"retention": timedelta(days=-7)},
+        {"retention": 7},
+        {"worker": ""},
+    ],
 )
 async def test_settings_out_of_range_are_refused(queue: MemoryTaskQueue, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         QueueManager(queue, echo, **wrong)
+
+
+@settings(deadline=None)
+@given(st.floats(0.001, 1e6), st.floats(1.0, 100.0))
+def test_a_lease_has_room_for_three_heartbeats_or_more(heartbeat: float, factor: float) -> None:
+    assert heartbeat_of(heartbeat * 3 * factor, heartbeat) == heartbeat
+    assert heartbeat_of(heartbeat, None) == heartbeat / 3
+
+
+@settings(deadline=None)
+@given(st.floats(0.001, 1e6), st.floats(0.01, 0.99))
+def test_a_lease_under_three_heartbeats_is_refused_with_both_figures(heartbeat: float, share: float) -> None:
+    lease_timeout = heartbeat * 3 * share
+
+    with pytest.raises(ValueError, match="three heartbeats") as refused:
+        QueueManager(MemoryTaskQueue(), echo, lease_timeout=lease_timeout, heartbeat=heartbeat)
+
+    assert f"{lease_timeout:g}" in str(refused.value)
+    assert f"{heartbeat:g}" in str(refused.value)
+
+
+@pytest.mark.parametrize(("heartbeat", "renewals"), [(None, 9), (2.0, 45)])
+async def test_leases_are_renewed_with_each_heartbeat(
+    clock: VirtualClock, heartbeat: float | None, renewals: int
+) -> None:
+    class Counting(MemoryBackend):
+        renewed = 0
+
+        async def extend(self, leases: Sequence[tuple[str, int]], us: int) -> list[Record | None]:
+            self.renewed += 1
+            return await super().extend(leases, us)
+
+    backend = Counting(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+    await queue.enqueue("g")
+    manager = QueueManager(queue, lambda _: clock.sleep(91), heartbeat=heartbeat, clock=clock)
+    async with clock.autojump():
+        await manager.run(drain=True)
+
+    assert backend.renewed == renewals
 
 
 class Flaky(MemoryBackend):

@@ -15,12 +15,14 @@ from jotty.core.queue import (
     ClaimRequest,
     Head,
     Outcome,
+    Present,
     Query,
     QueueState,
     Record,
     TaskStatus,
     lifecycle,
 )
+from jotty.core.queue.logged_state import LoggedState
 from jotty.errors import InvalidState, LeaseLost, QueueFull, TaskNotFound
 from jotty.testing.moves import LIVE, TERMINAL
 
@@ -252,6 +254,133 @@ class StateMachine(RuleBasedStateMachine):
 
 TestState = StateMachine.TestCase
 TestState.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+
+
+def image(state: LoggedState, now: int) -> dict[str, Any]:
+    """Return all that a state is made of, but for what it will find to be out of date."""
+    heads, notes = state._heads, state.contents.notes()
+    blocked = [head for head in heads.values() if lifecycle.needs_edges(head)]
+    return {
+        "heads": heads.copy(),
+        "contents": {task_id: notes(head) for task_id, head in heads.items()},
+        "keys": state._keys.copy(),
+        "counts": dict(state.count()),
+        "live": state._live,
+        "seq": (state._seq, state._by_seq.copy()),
+        "finished": set(state._finished),
+        "parents": {head.id: set(state._parents[head.id]) for head in blocked},
+        "children": {
+            head.id: {parent for parent, children in state._children.items() if head.id in children}
+            for head in blocked
+        },
+        "workers": state.workers(now),
+        "anchor": state.anchor,
+    }
+
+
+class LoggedStateMachine(StateMachine):
+    """The same of a state that is logged, beside one that follows it by its lines alone."""
+
+    ids = StateMachine.ids
+    logged: LoggedState
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = self.logged = LoggedState()
+        self.follower = LoggedState()
+
+    @rule(worker=st.sampled_from("vw"), us=st.sampled_from([0, 5, 50]))
+    def announce(self, worker: str, us: int) -> None:
+        self.logged.announce(worker, b"\xff", us, self.now)
+        if us:
+            self.logged.anchored(f"boot {us}")
+
+    @rule(one=ids, other=ids, batch=st.lists(new_heads, max_size=2), data=st.data())
+    def change_and_take_back(self, one: str, other: str, batch: list[Head], data: st.DataObject) -> None:
+        self.logged.settle()
+        before = image(self.logged, self.now)
+        self.logged.announce("u", b"", 9, self.now)
+        heads = [attrs.evolve(head, id=f"{at}") for at, head in enumerate(batch)]
+        blocked = Head(id="blocked", status=S.BLOCKED, depends_on=tuple({one, other} & self.heads.keys()))
+        self.logged.insert([Record(head, b"x") for head in (*heads, blocked)], self.now)
+        mark, middle = self.logged.mark(), image(self.logged, self.now)
+        claimed = self.logged.claim(ClaimRequest(LANES, 2, "u", 9), self.now)
+        for record in claimed.records:
+            self.logged.extend([(record.head.id, record.head.lease)], 99, self.now)
+            self.logged.append(record.head.id, record.head.lease, [b"entry"])
+        for head in (self.logged._heads.get(one), self.logged._heads.get(other)):
+            if head and (moved := self._moved(head, data)):
+                change = Change(head.version, Record(moved, None, b"other"), [b"entry"])
+                self.logged.swap([change], self.now)
+                self.logged.delete([(moved.id, moved.version)])
+        self.logged.take_back(mark)
+        self.logged.find(Query(due_before=self.now))
+
+        assert middle == image(self.logged, self.now)
+        self.logged.take_back()
+
+        assert before == image(self.logged, self.now)
+        assert [] == self.logged.changes(self.now)
+
+    @invariant()
+    def who_follows_comes_to_be_the_same(self) -> None:
+        for line in self.logged.changes(self.now):
+            self.follower.apply(line)
+        self.logged.settle()
+
+        assert image(self.logged, self.now) == image(self.follower, self.now)
+        assert self._finished(self.logged) == self._finished(self.follower)
+
+    @invariant()
+    def who_reads_a_snapshot_comes_to_be_the_same(self) -> None:
+        reader = LoggedState()
+        for line in self.logged.snapshot(self.now):
+            reader.apply(line)
+
+        assert image(self.logged, self.now) == image(reader, self.now)
+        assert self.now == (reader.seen or self.now)
+
+    def _finished(self, state: LoggedState) -> list[str]:
+        return [record.head.id for record in state.find(Query(finished_before=self.now))]
+
+
+TestLoggedState = LoggedStateMachine.TestCase
+TestLoggedState.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_finished_tasks_are_found_in_the_order_of_their_ends_however_they_came() -> None:
+    state = QueueState()
+    ended = [Head(id=str(end), status=S.COMPLETED, finished_at=end) for end in (50, 20, 90, 10)]
+    state.insert([Record(head) for head in ended], 100)
+    found = [record.head.id for record in state.find(Query(finished_before=60))]
+    state.insert([Record(Head(id="5", status=S.FAILED, finished_at=5))], 100)
+    again = [record.head.id for record in state.find(Query(finished_before=60, limit=2))]
+
+    assert ["10", "20", "50"] == found
+    assert ["5", "10"] == again
+
+
+def test_an_id_that_is_there_already_is_refused() -> None:
+    state = QueueState()
+    state.insert([Record(Head(id="a"))], 1)
+    for batch in (["a"], ["b", "b"]):
+        with pytest.raises(ValueError, match="already"):
+            state.insert([Record(Head(id=one)) for one in batch], 1)
+
+    assert 1 == sum(state.count().values())
+
+
+def test_a_worker_is_listed_until_its_time_is_up() -> None:
+    state = QueueState()
+    state.announce("w", b"w", 10, now=100)
+    state.announce("v", b"old", 5, now=100)
+    state.announce("v", b"v", 20, now=101)
+    listed = [state.workers(now) for now in (109, 110)]
+    state.announce("v", b"", 0, now=110)
+
+    assert [["v", "w"], ["v"]] == [[one.worker for one in each] for each in listed]
+    assert Present("v", b"v", 121) == listed[0][0]
+    assert [] == state.workers(110)
 
 
 def test_claims_stay_right_when_stale_entries_pile_up() -> None:

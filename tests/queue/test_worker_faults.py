@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -32,11 +32,12 @@ from jotty_backends.memory import MemoryBackend
 from jotty_backends.sqlite import SQLiteBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
+T = TypeVar("T")
 BACKOFF = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]  # doubling, and then no longer
 
 
@@ -102,9 +103,9 @@ class Unreachable(MemoryBackend):
         return await super().wait(topic, mark, timeout)
 
 
-@pytest.mark.parametrize("call", ["find", "turn", "wait"])
+@pytest.mark.parametrize(("call", "room"), [("find", 1), ("turn", 2), ("wait", 2)])
 async def test_the_waits_for_a_store_grow_whichever_of_its_calls_fails(
-    clock: VirtualClock, caplog: pytest.LogCaptureFixture, call: str
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture, call: str, room: int
 ) -> None:
     backend = Unreachable(clock=clock)
     queue = TaskQueue(backend, clock=clock)
@@ -115,8 +116,10 @@ async def test_the_waits_for_a_store_grow_whichever_of_its_calls_fails(
         return "undisturbed"
 
     task = await queue.enqueue("g", max_attempts=1)
-    manager = QueueManager(queue, handler, clock=clock, random=NoJitter())
-    with caplog.at_level(logging.WARNING, logger="jotty.queue"):
+    manager = QueueManager(
+        queue, handler, max_concurrent=room, retention=None, clock=clock, random=NoJitter()
+    )
+    with caplog.at_level(logging.DEBUG, logger="jotty.queue"):
         async with clock.autojump():
             await manager.run(drain=True)
 
@@ -159,7 +162,7 @@ async def test_the_waits_for_a_full_store_grow_though_it_can_be_read(
     await queue.claim(worker="dies", lease_timeout=3)
     task = await queue.enqueue("g", max_attempts=1)
     manager = QueueManager(queue, handler, max_concurrent=2, clock=clock, random=NoJitter())
-    with caplog.at_level(logging.WARNING, logger="jotty.queue"):
+    with caplog.at_level(logging.DEBUG, logger="jotty.queue"):
         async with clock.autojump():
             await manager.run(drain=True)
 
@@ -547,6 +550,86 @@ async def test_an_idle_worker_forgets_an_outage_that_is_long_over(
     told = [record.getMessage() for record in caplog.records]
     assert len([line for line in told if "answers again" in line]) == 2
     assert len([line for line in told if "in 0.1 s" in line]) == 2
+
+
+@pytest.mark.parametrize("call", ["turn", "extend"])
+async def test_an_outage_is_said_once_when_it_begins_and_once_when_it_is_over(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture, call: str
+) -> None:
+    class Failing(MemoryBackend):
+        is_down = False
+
+        def _fail(self, kind: str) -> None:
+            if self.is_down and kind == call:
+                raise StorageError(self.url, "no answer")
+
+        async def turn(
+            self, changes: Sequence[Change], request: ClaimRequest
+        ) -> tuple[list[Swapped], Claimed]:
+            self._fail("turn")
+            return await super().turn(changes, request)
+
+        async def extend(self, leases: Sequence[tuple[str, int]], us: int) -> list[Record | None]:
+            self._fail("extend")
+            return await super().extend(leases, us)
+
+    backend = Failing(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+    await queue.enqueue("g")
+    manager = QueueManager(queue, lambda _: clock.sleep(1000), lease_timeout=300, heartbeat=5, clock=clock)
+    with caplog.at_level(logging.INFO, logger="jotty.queue"):
+        async with clock.autojump(), anyio.create_task_group() as group:
+            group.start_soon(manager.run)
+            for is_down in (False, True, False, True, False):
+                backend.is_down = is_down
+                await clock.sleep(60)
+            manager.stop(grace=0)
+
+    begun, over = told(caplog, "trying again in"), told(caplog, "again after")
+    assert (len(begun), len(over)) == (2, 2)
+
+
+async def test_an_outage_is_not_met_with_a_flood_of_calls(clock: VirtualClock) -> None:
+    class Down(MemoryBackend):
+        is_down = False
+        calls = 0
+
+        async def turn(
+            self, changes: Sequence[Change], request: ClaimRequest
+        ) -> tuple[list[Swapped], Claimed]:
+            return await self._counted(super().turn(changes, request))
+
+        async def wait(self, topic: str, mark: int, timeout: float) -> int:
+            return await self._counted(super().wait(topic, mark, timeout))
+
+        async def extend(self, leases: Sequence[tuple[str, int]], us: int) -> list[Record | None]:
+            return await self._counted(super().extend(leases, us))
+
+        async def announce(self, worker: str, data: bytes, us: int) -> None:
+            return await self._counted(super().announce(worker, data, us))
+
+        async def _counted(self, call: Coroutine[Any, Any, T]) -> T:
+            if not self.is_down:
+                return await call
+            call.close()
+            self.calls += 1
+            raise StorageError(self.url, "no answer")
+
+    backend = Down(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+    await queue.enqueue("g")
+    manager = QueueManager(queue, lambda _: clock.sleep(1000), clock=clock)
+    async with clock.autojump(), anyio.create_task_group() as group:
+        group.start_soon(manager.run)
+        await clock.sleep(5)
+        await queue.enqueue("h", lane="wakes those who wait for it")
+        backend.is_down = True
+        await queue.backend.swap([])
+        await clock.sleep(100)
+        backend.is_down = False
+        manager.stop(grace=0)
+
+    assert 10 < backend.calls < 200  # each of four a bit more than once a second would be 400
 
 
 async def test_a_worker_cancelled_while_it_sets_a_damaged_task_aside_gives_the_others_back(

@@ -28,7 +28,7 @@ def has_wal_reset_bug(version: Version) -> bool:
 def tell_of_wal_reset_bug(version: Version = sqlite3.sqlite_version_info) -> None:
     """Say so in the log, once a process."""
     if has_wal_reset_bug(version):
-        logger.warning(
+        logger.info(  # no warning: it takes another program that writes to the file
             "SQLite %s has the WAL-reset bug: two connections that write at the same time may, very rarely, "
             "damage the file. The processes of jotty take turns, so keep other programs from writing to it, "
             "or use a Python with SQLite 3.51.3 or later (3.50.7 and 3.44.6 are mended, too).",

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+import attrs
 
 from jotty.core.queue import Finished, QueueManager, TaskQueue
-from jotty.errors import GraphError
+from jotty.errors import GraphError, Unhandled
 
+from .blame import describe_frames
 from .foreign import relayed
 from .journaling import JournalWriters, fold_run, stream_run, whole_result
 from .orchestrator import ConductorLike, GraphOrchestrator
 from .resources import opened, scoped
+from .ticket import KEY, Ticket, read_ticket
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
+    from datetime import timedelta
 
     from jotty.core.queue import Cursor, EnqueueOptions, Task
 
@@ -27,8 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["BackgroundRuns"]
 
 Work = Callable[[Callable[[Any], None]], Awaitable[Any]]
-
-KEY: Final = "jotty"  # where a task's metadata holds what jotty needs to run it
 
 
 class NamedConductor(ConductorLike, Protocol):
@@ -77,19 +79,19 @@ class BackgroundRuns:
         options: EnqueueOptions,
     ) -> str:
         """Store a goal, after checking that it can run, and return its id."""
-        own: dict[str, Any] = {"max_iterations": max_iterations, "actors": self._actor_names()}
+        ticket = Ticket(actors=self._actor_names(), max_iterations=max_iterations)
         if isinstance(self._orchestrator, GraphOrchestrator):
             self._orchestrator.prepare(goal, context, max_iterations)
-            own["mode"] = self._orchestrator.mode.value
-            if self._orchestrator.agent_order is not None:
-                own["agent_order"] = list(self._orchestrator.agent_order)
+            mode, order = self._orchestrator.mode, self._orchestrator.agent_order
+            ticket = attrs.evolve(ticket, mode=mode, agent_order=order)
         metadata = options.get("metadata")
         metadata = {} if metadata is None else metadata
         if not isinstance(metadata, dict):
             raise TypeError(f"metadata must be a dict or None, not {metadata!r}.")
         if KEY in metadata:
             raise ValueError(f"metadata[{KEY!r}] is jotty's own. Use another key.")
-        given: EnqueueOptions = {"lane": self._conductor.name, **options, "metadata": {**metadata, KEY: own}}
+        metadata = {**metadata, KEY: ticket.as_metadata()}
+        given: EnqueueOptions = {"lane": self._conductor.name, **options, "metadata": metadata}
         plain = None if context is None else dict(context)
         return (await self.queue.enqueue(goal, plain, priority=priority, **given)).id
 
@@ -99,7 +101,9 @@ class BackgroundRuns:
         max_tasks: int | None,
         max_concurrent: int | None,
         lease_timeout: float,
+        heartbeat: float | None,
         grace: float,
+        retention: timedelta | None,
         drain: bool,
         lanes: Sequence[str] | None,
     ) -> int:
@@ -113,8 +117,11 @@ class BackgroundRuns:
             lanes=(conductor.name,) if lanes is None else lanes,
             max_concurrent=self._max_concurrent if max_concurrent is None else max_concurrent,
             lease_timeout=lease_timeout,
+            heartbeat=heartbeat,
             grace=grace,
             poll_interval=self._poll_interval,
+            retention=retention,
+            describe=describe_frames(conductor.actors),
             clock=conductor.clock,
             random=conductor.random,
         )
@@ -158,42 +165,35 @@ class BackgroundRuns:
             return Finished(_stored(result), await writer.rest())
         raise writer.error or RuntimeError("The run was cancelled without a reason.")
 
-    def _actor_names(self) -> list[str]:
-        return [actor.name for actor in self._conductor.actors]
-
-    def _check_actors(self, meant: Sequence[str]) -> None:
-        """Refuse a goal of another workflow that has come by the same lane."""
-        here = self._actor_names()
-        if meant and set(meant).isdisjoint(here):
-            raise GraphError(
-                f"The goal is meant for the actors {', '.join(meant)}; here are {', '.join(here)}.",
-                "Give each conductor a name of its own, which is its lane; then retry the task.",
-            )
+    def _actor_names(self) -> tuple[str, ...]:
+        return tuple(actor.name for actor in self._conductor.actors)
 
     def _prepared(self, task: Task, shared: Mapping[str, Any]) -> Work:
         """Return what runs a task's goal.
 
         Raises:
+            Unhandled: It is meant for another workflow, or another version of this one.
             GraphError: It cannot run here, however often it is tried.
         """
+        ticket = read_ticket(task, self._actor_names())
         try:
-            own = task.metadata.get(KEY, {})
-            self._check_actors(own.get("actors") or ())
-            max_iterations = own.get("max_iterations", 100)
             if not isinstance(self._orchestrator, GraphOrchestrator):
-                stream = self._orchestrator.run_stream(task.goal, task.context, max_iterations)
+                stream = self._orchestrator.run_stream(task.goal, task.context, ticket.max_iterations)
                 return partial(relayed, stream)
-            orchestrator = self._orchestrator_of(own, self._orchestrator)
-            run = orchestrator.prepare(task.goal, task.context, max_iterations, shared=shared, run_id=task.id)
+            if not isinstance(task.goal, str):
+                raise Unhandled(f"its goal is {task.goal!r:.200}, and actors run towards a text.")
+            orchestrator = self._orchestrator_of(ticket, self._orchestrator)
+            run = orchestrator.prepare(
+                task.goal, task.context, ticket.max_iterations, shared=shared, run_id=task.id
+            )
         except (AttributeError, TypeError, ValueError) as error:
             raise GraphError("The task cannot be run by this workflow.", str(error)) from error
         return run.execute
 
-    def _orchestrator_of(self, own: Mapping[str, Any], default: GraphOrchestrator) -> GraphOrchestrator:
+    def _orchestrator_of(self, ticket: Ticket, default: GraphOrchestrator) -> GraphOrchestrator:
         """Return what runs a goal in the mode and order that it carries."""
-        order = own.get("agent_order")
-        mode = own.get("mode", default.mode)
-        if mode == default.mode and order == (default.agent_order and list(default.agent_order)):
+        mode, order = ticket.mode, ticket.agent_order
+        if mode is None or (mode, order) == (default.mode, default.agent_order):
             return default
         return GraphOrchestrator(self._conductor, mode, order, thread_grace=default.thread_grace)
 

@@ -6,7 +6,7 @@ import random as random_module
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
-from jotty.core.queue import SystemClock, check_name
+from jotty.core.queue import DEFAULT_RETENTION, SystemClock, check_name
 from jotty.errors import GraphError
 
 from .actor import ERROR_POLICIES, ErrorPolicy, Limit, as_actor, is_count
@@ -17,6 +17,7 @@ from .orchestrator import GraphOrchestrator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import timedelta
 
     from jotty.core.queue import Clock, EnqueueOptions, Random, TaskQueue
 
@@ -134,7 +135,9 @@ class Conductor:
         max_concurrent: int = 3,
         *,
         lease_timeout: float = 30.0,
+        heartbeat: float | None = None,
         grace: float = 25.0,
+        retention: timedelta | None = DEFAULT_RETENTION,
         drain: bool = False,
         lanes: Sequence[str] | None = None,
     ) -> int:
@@ -149,7 +152,9 @@ class Conductor:
             max_tasks=max_tasks,
             max_concurrent=max_concurrent,
             lease_timeout=lease_timeout,
+            heartbeat=heartbeat,
             grace=grace,
+            retention=retention,
             drain=drain,
             lanes=lanes,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
+from jotty.core.queue import DEFAULT_RETENTION
+
 from .actor import is_count, is_seconds
 from .background import BackgroundRuns, check_queue
 from .conductor import Conductor
@@ -14,6 +16,7 @@ from .stream import RunStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from jotty.core.queue import Cursor, EnqueueOptions, TaskQueue
 
@@ -177,32 +180,41 @@ class WorkflowMode:
         max_concurrent: int | None = None,
         *,
         lease_timeout: float = 30.0,
+        heartbeat: float | None = None,
         grace: float = 25.0,
+        retention: timedelta | None = DEFAULT_RETENTION,
         drain: bool = False,
         lanes: Sequence[str] | None = None,
     ) -> int:
         """Run queued goals until `stop_processing`, and return how many came to their end here.
 
         If it is cancelled (by Ctrl-C, say), what runs is cancelled and given back to the queue at once.
+        A goal that is meant for other actors than these is left to the workers that have them.
 
         Args:
             max_tasks: How many goals to run at most; None for no bound.
             max_concurrent: How many goals to run at once; None for the workflow's own.
             lease_timeout: Seconds after which others take a goal over if this process dies.
+            heartbeat: Seconds between two renewals of the leases; None for a third of `lease_timeout`, and
+                never more than that.
             grace: Seconds that running goals may take to finish after `stop_processing`.
+            retention: How long finished tasks are kept, by this worker and in the whole store; None for ever.
             drain: Return when nothing in its lanes is ready or in progress, here or elsewhere.
             lanes: The lanes to take from; None for the conductor's name alone.
 
         Raises:
             StorageError: The store cannot be opened.
             QueueClosed: The queue was closed.
-            ValueError: An argument is out of its range, or this workflow runs in sync mode.
+            ValueError: An argument is out of its range, a lease is under three heartbeats, or this workflow
+                runs in sync mode.
         """
         return await self._background("process_queue").process(
             max_tasks=max_tasks,
             max_concurrent=max_concurrent,
             lease_timeout=lease_timeout,
+            heartbeat=heartbeat,
             grace=grace,
+            retention=retention,
             drain=drain,
             lanes=lanes,
         )

@@ -19,15 +19,22 @@ from .backend import (
     Swapped,
 )
 from .clock import MICROSECONDS, Clock, SystemClock, microseconds
+from .contents import Contents, InlineContents, Vanished
 from .cursor import Cursor
+from .handling import Finished
 from .journal import EncodedEntry, JournalEntry, encode_entry
-from .loop import EventLoop
+from .keeper import heartbeat_of
+from .log import Draft, Log, LogRead
+from .log_backend import LogBackend
+from .loop import EventLoop, Signal
 from .manager import QueueManager
 from .operation import Inbox, Operation, deliver
 from .options import EnqueueOptions
 from .payload import MAX_PAYLOAD, ROOM, check_json, encode
+from .presence import WorkerInfo
 from .reading import QueueStats
 from .registry import backends, load_backend, load_queue_class, open_queue
+from .retention import DEFAULT_RETENTION
 from .retry import Random, RetryLater, RetryPolicy
 from .state import QueueState
 from .steady import SAVE_EVERY, SteadyClock
@@ -46,13 +53,15 @@ from .task import (
 )
 from .task_queue import TaskQueue
 from .topics import Topics, topics_of
-from .worker_run import Finished
+from .transfer import Imported, export_tasks, import_tasks
 
 if TYPE_CHECKING:
+    from jotty_backends.file import FileTaskQueue
     from jotty_backends.memory import MemoryTaskQueue
     from jotty_backends.sqlite import SQLiteTaskQueue
 
 __all__ = [
+    "DEFAULT_RETENTION",
     "LIVE",
     "MAX_PAYLOAD",
     "MICROSECONDS",
@@ -63,15 +72,23 @@ __all__ = [
     "ClaimRequest",
     "Claimed",
     "Clock",
+    "Contents",
     "Cursor",
+    "Draft",
     "Durability",
     "EncodedEntry",
     "EnqueueOptions",
     "EventLoop",
+    "FileTaskQueue",
     "Finished",
     "Head",
+    "Imported",
     "Inbox",
+    "InlineContents",
     "JournalEntry",
+    "Log",
+    "LogBackend",
+    "LogRead",
     "MemoryTaskQueue",
     "Migration",
     "NewTask",
@@ -89,6 +106,7 @@ __all__ = [
     "RetryLater",
     "RetryPolicy",
     "SQLiteTaskQueue",
+    "Signal",
     "SteadyClock",
     "Swapped",
     "SystemClock",
@@ -96,6 +114,8 @@ __all__ = [
     "TaskQueue",
     "TaskStatus",
     "Topics",
+    "Vanished",
+    "WorkerInfo",
     "backends",
     "check_json",
     "check_name",
@@ -103,7 +123,10 @@ __all__ = [
     "deliver",
     "encode",
     "encode_entry",
+    "export_tasks",
     "head_from",
+    "heartbeat_of",
+    "import_tasks",
     "load_backend",
     "load_queue_class",
     "microseconds",
@@ -113,7 +136,7 @@ __all__ = [
     "topics_of",
 ]
 
-_QUEUES = {"MemoryTaskQueue": "memory", "SQLiteTaskQueue": "sqlite"}
+_QUEUES = {"FileTaskQueue": "file", "MemoryTaskQueue": "memory", "SQLiteTaskQueue": "sqlite"}
 
 
 def __getattr__(name: str) -> Any:

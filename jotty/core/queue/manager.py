@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from random import SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .clock import Clock, SystemClock
+from .keeper import heartbeat_of
 from .loop import EventLoop
+from .presence import host
+from .retention import DEFAULT_RETENTION, check_retention
 from .task import check_count, check_lanes, check_name, check_seconds
-from .worker_run import Handler, WorkerRun, WorkerSettings
+from .worker_run import WorkerRun, WorkerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from datetime import timedelta
+    from types import FrameType
 
+    from .handling import Handler
     from .retry import Random
     from .task import Task
     from .task_queue import TaskQueue
 
 __all__ = ["QueueManager"]
+
+_numbers: Final = count(1)  # tells apart the workers of one process
 
 
 class QueueManager:
@@ -26,8 +35,15 @@ class QueueManager:
 
     What the handler returns completes the task. What it raises fails the attempt, but for `RetryLater`,
     which postpones it; errors that another attempt would only repeat (`PayloadError`, `GraphError`,
-    `MaxIterationsExceeded`) fail the task at once. A task whose worker was lost runs alone. When the store
-    cannot be reached, the worker keeps trying, with a backoff, and says so in the log.
+    `MaxIterationsExceeded`) fail the task at once. `Unhandled` leaves it to other workers, as often as need
+    be. A task whose worker was lost runs alone. When the store cannot be reached, the worker keeps trying,
+    with a backoff, and says so in the log.
+
+    Handlers share tasks of the event loop, one after the other; each has contextvars of its own.
+
+    Leases are kept from a thread of its own, also while a handler blocks the event loop, of which the log
+    then warns. From there the worker announces itself too, for `TaskQueue.workers`, and deletes what has
+    been finished for longer than `retention`.
 
     Args:
         queue: Where the tasks are.
@@ -35,14 +51,19 @@ class QueueManager:
         lanes: The lanes to take from.
         max_concurrent: How many tasks run at once at most.
         lease_timeout: Seconds after which others may take a task over if this process dies.
+        heartbeat: Seconds between two renewals of the leases; None for a third of `lease_timeout`, and never
+            more than that.
         grace: Seconds that running tasks may take to finish after `stop`.
         poll_interval: Seconds after which to look for tasks where the backend cannot wake a worker.
-        worker: A name for this worker; host and process id by default.
+        retention: How long finished tasks are kept, by this worker and in the whole store; None for ever.
+        worker: A name for this worker; by default host, process id and the worker's number in the process.
+        describe: Names what a frame of the stack runs, like "actor 'write'", or gives None: for the warning
+            of a blocked event loop. Called from another thread.
         clock: Where waits come from.
         random: Where jitter comes from.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of its range, or a lease is under three heartbeats.
     """
 
     def __init__(
@@ -53,16 +74,19 @@ class QueueManager:
         lanes: Sequence[str] = ("default",),
         max_concurrent: int = 3,
         lease_timeout: float = 30.0,
+        heartbeat: float | None = None,
         grace: float = 25.0,
         poll_interval: float = 1.0,
+        retention: timedelta | None = DEFAULT_RETENTION,
         worker: str | None = None,
+        describe: Callable[[FrameType], str | None] | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
     ) -> None:
         check_count("max_concurrent", max_concurrent)
-        check_seconds("lease_timeout", lease_timeout, above_zero=True)
         check_seconds("grace", grace)
         check_seconds("poll_interval", poll_interval, above_zero=True)
+        check_retention(retention)
         if worker is not None:
             check_name("worker", worker)
         self.worker = worker or _default_name()
@@ -72,8 +96,11 @@ class QueueManager:
             lanes=check_lanes(lanes),
             max_concurrent=max_concurrent,
             lease_timeout=lease_timeout,
+            heartbeat=heartbeat_of(lease_timeout, heartbeat),
             grace=grace,
             poll_interval=poll_interval,
+            retention=retention,
+            describe=describe,
             worker=self.worker,
             clock=clock or SystemClock(),
             random=random or SystemRandom(),
@@ -106,6 +133,7 @@ class QueueManager:
             await self._settings.queue.reap()
             self._run = WorkerRun(self._settings, max_tasks=max_tasks, drain=drain)
             if self._grace is not None:
+                self._run.be_stopped(self._grace)
                 self._run.stop(self._grace)
             return await self._run.work()
         finally:
@@ -121,6 +149,8 @@ class QueueManager:
         """
         grace = self._settings.grace if grace is None else grace
         self._grace = grace if self._grace is None else min(self._grace, grace)
+        if (run := self._run) is not None:
+            run.be_stopped(grace)
         if (loop := self._loop) is not None:
             loop.call_soon(self._stop, grace)
 
@@ -135,6 +165,6 @@ class QueueManager:
 
 
 def _default_name() -> str:
-    import socket  # only workers need it, and it takes longer to import than this package's own modules
-
-    return f"{socket.gethostname()}:{os.getpid()}"
+    number = next(_numbers)
+    name = f"{host()}:{os.getpid()}"
+    return name if number == 1 else f"{name}:{number}"

@@ -15,11 +15,13 @@ from .backend import Query
 from .clock import MICROSECONDS, Clock, microseconds
 from .cursor import Cursor
 from .journal import JournalEntry, parse
+from .presence import WorkerInfo, worker_info
 from .reaper import reap
 from .record import task_from
 from .task import Task, TaskStatus, check_count, check_name, check_seconds, may_exist
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from .backend import QueueBackend, Record
@@ -128,6 +130,7 @@ class QueueReader:
         """Iterate over the tasks that fulfil every condition, in the order of enqueue, reading in pages.
 
         A task that changes meanwhile may be seen as it was or as it is. The iteration may be left anytime.
+        One whose payload or outcome is damaged is given without it, with a StoreCorrupt as its `error`.
 
         Raises:
             ValueError: There is no such status, or a filter is no name.
@@ -144,7 +147,7 @@ class QueueReader:
             page = await backend.find(query)
             if page:
                 query = attrs.evolve(query, after_seq=page[-1].head.seq)
-            return [self._task(record) for record in page] or None
+            return [self._shown(record) for record in page] or None
 
         return Cursor(fetch)
 
@@ -160,6 +163,15 @@ class QueueReader:
             for record in await backend.find(query):
                 oldest[lane] = max(backend.now() - record.head.created_at, 0) / MICROSECONDS
         return QueueStats(lanes, oldest)
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Return the workers that are there, by name: each tells of itself every ten seconds.
+
+        One that was killed is listed for up to half a minute more.
+        """
+        backend = await self._open()
+        told = [worker_info(present) for present in await backend.workers()]
+        return [info for info in told if info is not None]
 
     async def result(self, id: str, timeout: float | None = None) -> Any:  # noqa: A002
         """Wait until a task is over, and return its result.
@@ -204,6 +216,7 @@ class QueueReader:
 
         Raises:
             TaskNotFound: There is no such task, or it was deleted meanwhile; raised while iterating.
+            StoreCorrupt: An entry is damaged; raised while iterating.
             ValueError: The number is none.
         """
         check_count("after", after, least=0)
@@ -216,7 +229,7 @@ class QueueReader:
                 backend = await self._open()
                 mark = await backend.wait(f"task:{id}", -1, 0)
                 is_over = (await self._existing(id, payload=False)).status.is_terminal
-                page = [parse(number, data) for number, data in await backend.read(id, after, PAGE)]
+                page = self._entries(id, await backend.read(id, after, PAGE))
                 if page:
                     after, kind = page[-1].number, page[-1].kind
                     return page
@@ -254,6 +267,31 @@ class QueueReader:
             return task_from(record)
         except (TypeError, ValueError) as error:
             raise StoreCorrupt(self.url, f"the payload of task {record.head.id} is damaged.") from error
+
+    def _shown(self, record: Record) -> Task:
+        """Return a record as a task, a damaged one without what is damaged: it must not hide the rest."""
+        try:
+            return self._task(record)
+        except StoreCorrupt as damage:
+            error = {"type": type(damage).__qualname__, "message": str(damage), "traceback": ""}
+            return Task(head=record.head, error=error)
+
+    def _entries(self, task_id: str, found: Sequence[tuple[int, bytes]]) -> list[JournalEntry]:
+        """Return entries up to a damaged one.
+
+        Raises:
+            StoreCorrupt: The first is damaged.
+        """
+        entries: list[JournalEntry] = []
+        for number, data in found:
+            try:
+                entries.append(parse(number, data))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                if not entries:
+                    told = f"entry {number} of task {task_id}'s journal is damaged."
+                    raise StoreCorrupt(self.url, told) from error
+                break
+        return entries
 
     async def _existing(self, task_id: str, *, payload: bool = True) -> Task:
         backend = await self._open()

@@ -1,12 +1,12 @@
 """The whole store as plain data structures in memory: one atomic step a call, no I/O, no lock.
 
-A backend on top of it adds the lock, the clock and, where there is one, the log.
+A backend on top of it adds the lock, the clock and, where there is one, the log (see `LoggedState`).
 """
 
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +15,7 @@ import attrs
 from jotty.errors import LeaseLost, QueueFull, TaskNotFound
 
 from . import lifecycle
-from .backend import Change, Claimed, ClaimRequest, Outcome, Query, Record, Swapped
+from .backend import Change, Claimed, ClaimRequest, Outcome, Present, Query, Record, Swapped
 from .task import LIVE, Head, TaskStatus
 
 if TYPE_CHECKING:
@@ -44,10 +44,14 @@ class QueueState:
         self._seq = 0
         self._by_seq: list[tuple[int, str]] = []
         self._finished: dict[str, None] = {}
+        self._last_finished = (
+            0  # no task of the above ended later; 0 if they are not in the order of their ends
+        )
         self._ready: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
         self._due: list[tuple[int, int, str]] = []
         self._children: dict[str, dict[str, None]] = {}
         self._parents: dict[str, set[str]] = {}
+        self._workers: dict[str, Present] = {}
 
     def insert(self, records: Sequence[Record], now: int, limit: int | None = None) -> list[Record]:
         """See `QueueBackend.insert`."""
@@ -118,9 +122,8 @@ class QueueState:
         head = self._heads.get(task_id)
         if head is None or not _is_held(head, lease):
             raise LeaseLost(task_id, lease)
-        journal = self._journals.setdefault(task_id, [])
-        journal.extend(entries)
-        return len(journal)
+        self._keep(head, entries=entries)
+        return self._last_entry(head)
 
     def read(self, task_id: str, after: int = 0, limit: int = 1000) -> list[tuple[int, bytes]]:
         """See `QueueBackend.read`."""
@@ -131,10 +134,22 @@ class QueueState:
         """See `QueueBackend.delete`."""
         return [self._delete(task_id, version) for task_id, version in targets]
 
+    def announce(self, worker: str, data: bytes, us: int, now: int) -> None:
+        """See `QueueBackend.announce`."""
+        self._workers = {one.worker: one for one in self.workers(now) if one.worker != worker}
+        if us:
+            self._workers[worker] = Present(worker, data, now + us)
+
+    def workers(self, now: int) -> list[Present]:
+        """See `QueueBackend.workers`."""
+        return [one for _, one in sorted(self._workers.items()) if one.until > now]
+
     # The steps of the above
 
     def _plan(self, record: Record, now: int, aliases: dict[str, str], planned: dict[str, Record]) -> None:
         head = record.head
+        if head.id in self._heads or head.id in planned:
+            raise ValueError(f"There is a task with the id {head.id!r} already.")
         depends_on = tuple(dict.fromkeys(aliases.get(one, one) for one in head.depends_on))
         for parent in depends_on:
             if parent not in self._heads and parent not in planned:
@@ -145,12 +160,7 @@ class QueueState:
 
     def _add(self, record: Record) -> None:
         head = self._watch(record.head)
-        self._seq = head.seq
-        self._by_seq.append((head.seq, head.id))
-        if record.payload is not None:
-            self._payloads[head.id] = record.payload
-        if record.outcome is not None:
-            self._outcomes[head.id] = record.outcome
+        self._keep(head, payload=record.payload, outcome=record.outcome)
         self._put(head)
 
     def _swap(self, change: Change, now: int) -> Swapped:
@@ -166,10 +176,7 @@ class QueueState:
         if not head.run_at:
             head = attrs.evolve(head, run_at=now)
         head = self._watch(head)
-        if change.record.outcome is not None:
-            self._outcomes[head.id] = change.record.outcome
-        if change.entries:
-            self._journals.setdefault(head.id, []).extend(change.entries)
+        self._keep(head, outcome=change.record.outcome, entries=change.entries)
         self._put(head)
         fired = self._fire_children(head) if head.status.is_terminal else ()
         return Swapped(Outcome.OK, self._record(head.id, payload=False), fired)
@@ -185,12 +192,39 @@ class QueueState:
         head = self._heads.get(task_id)
         if head is None or head.version != version or head.status in LIVE:
             return False
-        del self._heads[task_id], self._finished[task_id]
-        del self._by_seq[bisect_right(self._by_seq, (head.seq,))]
-        for store in (self._payloads, self._outcomes, self._journals, self._children, self._parents):
-            store.pop(task_id, None)
-        self._counts[head.lane, head.status] -= 1
+        self._forget(head)
+        self._remove(head)
         return True
+
+    # What a task has beside its head
+
+    def _keep(
+        self,
+        head: Head,
+        *,
+        payload: bytes | None = None,
+        outcome: bytes | None = None,
+        entries: Sequence[bytes] = (),
+    ) -> None:
+        """Take in what comes with a head that is about to be put."""
+        if payload is not None:
+            self._payloads[head.id] = payload
+        if outcome is not None:
+            self._outcomes[head.id] = outcome
+        if entries:
+            self._journals.setdefault(head.id, []).extend(entries)
+
+    def _last_entry(self, head: Head) -> int:
+        return len(self._journals.get(head.id, ()))
+
+    def _forget(self, head: Head) -> None:
+        for store in (self._payloads, self._outcomes, self._journals):
+            store.pop(head.id, None)
+
+    def _record(self, task_id: str, *, payload: bool = True) -> Record:
+        if not payload:
+            return Record(self._heads[task_id], None, self._outcomes.get(task_id))
+        return Record(self._heads[task_id], self._payloads.get(task_id), self._outcomes.get(task_id))
 
     # Edges
 
@@ -198,24 +232,40 @@ class QueueState:
         """Record the edges of a task that is blocked, and have policy look at it if nothing holds it."""
         if not lifecycle.needs_edges(head):
             return head
-        live = {one for one in head.depends_on if (parent := self._heads.get(one)) and parent.status in LIVE}
-        for parent_id in live:
-            self._children.setdefault(parent_id, {})[head.id] = None
-        self._parents[head.id] = live
+        self._link(head)
         states = [self._heads[one].status for one in head.depends_on if one in self._heads]
         return attrs.evolve(head, due=0) if lifecycle.is_fired_by(head, states) else head
 
+    def _link(self, head: Head) -> None:
+        """Record an edge from each live task that a blocked one depends on."""
+        self._tie(head.id, self._live_parents(head))
+
+    def _live_parents(self, head: Head) -> set[str]:
+        return {one for one in head.depends_on if (parent := self._heads.get(one)) and parent.status in LIVE}
+
+    def _tie(self, child_id: str, parents: set[str]) -> None:
+        for parent_id in parents:
+            self._children.setdefault(parent_id, {})[child_id] = None
+        self._parents[child_id] = parents
+
+    def _unlink(self, parent: Head) -> list[Head]:
+        """Remove the edges from a task that is over, and return the blocked tasks that they led to."""
+        children = [self._heads[one] for one in self._children.pop(parent.id, ()) if one in self._heads]
+        blocked = [child for child in children if lifecycle.needs_edges(child)]
+        for child in blocked:
+            self._parents[child.id].discard(parent.id)
+        return blocked
+
     def _fire_children(self, parent: Head) -> tuple[str, ...]:
         fired = []
-        for child_id in self._children.pop(parent.id, {}):
-            child = self._heads.get(child_id)
-            if child is None or not lifecycle.needs_edges(child):
-                continue
-            self._parents[child_id].discard(parent.id)
-            if parent.status is not TaskStatus.COMPLETED or not self._parents[child_id]:
-                self._put(lifecycle.fired(child))
-                fired.append(child_id)
+        for child in self._unlink(parent):
+            if parent.status is not TaskStatus.COMPLETED or not self._parents[child.id]:
+                self._fire(child)
+                fired.append(child.id)
         return tuple(fired)
+
+    def _fire(self, child: Head) -> None:
+        self._put(lifecycle.fired(child))
 
     # Indexes
 
@@ -223,7 +273,9 @@ class QueueState:
         """Write a head, and what follows from it for the indexes."""
         old = self._heads.get(head.id)
         self._heads[head.id] = head
-        if old is None or (old.lane, old.status) != (head.lane, head.status):
+        if old is None:
+            self._enter(head)
+        if old is None or old.status is not head.status or old.lane != head.lane:
             self._move(old, head)
         if head.status is TaskStatus.PENDING and not (old and _line(old) == _line(head)):
             heap = self._ready.setdefault((head.lane, head.priority), [])
@@ -235,6 +287,14 @@ class QueueState:
             if len(self._due) > 2 * self._live + MIN_COMPACTED:
                 self._due[:] = sorted(filter(self._is_due_entry, set(self._due)))
 
+    def _enter(self, head: Head) -> None:
+        """Give a new task its place in the order of enqueue."""
+        self._seq = max(self._seq, head.seq)
+        if not self._by_seq or self._by_seq[-1][0] < head.seq:
+            self._by_seq.append((head.seq, head.id))
+        else:  # one that comes back
+            insort(self._by_seq, (head.seq, head.id))
+
     def _move(self, old: Head | None, head: Head) -> None:
         if old is not None:
             self._counts[old.lane, old.status] -= 1
@@ -243,12 +303,30 @@ class QueueState:
         self._live += is_live - was_live
         if head.key and is_live:
             self._keys[head.key] = head.id
-        elif head.key and was_live:
+        elif head.key and was_live and self._keys.get(head.key) == head.id:
             del self._keys[head.key]
         if not is_live:
+            is_in_order = head.finished_at >= self._last_finished and (
+                self._last_finished or not self._finished
+            )
+            self._last_finished = head.finished_at if is_in_order else 0
             self._finished[head.id] = None
         elif old is not None and not was_live:
             del self._finished[head.id]
+
+    def _remove(self, head: Head) -> None:
+        """Take a task out of the indexes."""
+        del self._heads[head.id]
+        del self._by_seq[bisect_right(self._by_seq, (head.seq,))]
+        self._counts[head.lane, head.status] -= 1
+        self._children.pop(head.id, None)
+        self._parents.pop(head.id, None)
+        if head.status not in LIVE:
+            del self._finished[head.id]
+            return
+        self._live -= 1
+        if head.key and self._keys.get(head.key) == head.id:
+            del self._keys[head.key]
 
     def _soonest(self, lanes: Collection[str], priority: int) -> tuple[int, int, str, str] | None:
         """Return (run_at, seq, id, lane) of the first pending task of a priority, ready or not."""
@@ -307,16 +385,15 @@ class QueueState:
 
     def _finished_until(self, instant: int) -> Iterator[Head]:
         """Walk the finished tasks from the oldest; those of one instant in the order in which they ended."""
+        if not self._last_finished and self._finished:
+            ends = {task_id: self._heads[task_id].finished_at for task_id in self._finished}
+            self._finished = dict.fromkeys(sorted(ends, key=ends.__getitem__))
+            self._last_finished = max(ends.values())
         for task_id in self._finished:
             head = self._heads[task_id]
             if head.finished_at >= instant:
                 return
             yield head
-
-    def _record(self, task_id: str, *, payload: bool = True) -> Record:
-        if not payload:
-            return Record(self._heads[task_id], None, self._outcomes.get(task_id))
-        return Record(self._heads[task_id], self._payloads.get(task_id), self._outcomes.get(task_id))
 
 
 def _line(head: Head) -> tuple[TaskStatus, int, int]:

@@ -85,6 +85,7 @@ class TaskQueue(QueueClient):
 
     Attributes:
         backend: The store.
+        max_size: As above.
         max_payload: As above.
     """
 
@@ -102,7 +103,7 @@ class TaskQueue(QueueClient):
         check_count("max_payload", max_payload)
         super().__init__(backend, clock or SystemClock(), max_payload)
         self._random: Random = random or SystemRandom()
-        self._max_size = max_size
+        self.max_size = max_size
 
     # Enqueue
 
@@ -174,7 +175,7 @@ class TaskQueue(QueueClient):
         for parent in (one for record in records for one in record.head.depends_on):
             if not may_exist(parent):
                 raise TaskNotFound(parent)
-        stored = await backend.insert(records, limit=self._max_size)
+        stored = await backend.insert(records, limit=self.max_size)
         due = {record.head.id: record.head for record in stored if record.head.due == 0}
         if due:
             await examine_all(backend, list(due.values()))

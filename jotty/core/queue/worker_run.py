@@ -3,66 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import attrs
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
-from jotty.errors import (
-    ActorError,
-    GraphError,
-    MaxIterationsExceeded,
-    PayloadError,
-    QueueClosed,
-    QueueError,
-    SchemaError,
-    StorageError,
-    StoreCorrupt,
-)
+from jotty.errors import QueueError, SchemaError, StorageError, StoreCorrupt
 
-from . import journal, settlement
+from . import settlement
+from .attendants import Attendants
+from .cancels import hear_of_cancels
 from .clock import MICROSECONDS, Clock, microseconds
-from .keeper import LeaseKeeper
-from .payload import ROOM
-from .retry import Random, RetryPolicy
-from .task import Task, TaskStatus
+from .crew import Crew
+from .handling import Handler, Handling, Held
+from .outage import Outage
+from .task import TaskStatus
 from .task_queue import TaskQueue, Turn
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
+    from collections.abc import Callable, Sequence
+    from datetime import timedelta
+    from types import FrameType
 
+    from .retry import Random
     from .settlement import Settlement
+    from .task import Task
 
-__all__ = ["Finished", "Handler", "WorkerRun", "WorkerSettings"]
+__all__ = ["WorkerRun", "WorkerSettings"]
 
 logger = logging.getLogger("jotty.queue")
 
-Handler = Callable[[Task], Awaitable[Any]]
 REAP_EVERY: Final = 1.0
-RECONNECT: Final = RetryPolicy(delay=0.1, cap=5.0)
-HEARING_PATIENCE: Final = 60.0
-HEARING_PAUSE: Final = 0.1  # seconds: a busy store must not make us look more often
 RECOVERED_AFTER: Final = 10 * MICROSECONDS  # without a failure; sooner if something was written
+COURTESY: Final = 0.1  # seconds by which who could not run a task is later for it than who may be able to
 LAST_WORDS: Final = 5.0  # seconds for releasing what runs when the worker itself is cancelled
 NO_TURN: Final = Turn([], [], 0, None)
-# Errors that another attempt would only repeat
-POINTLESS: Final = (PayloadError, GraphError, MaxIterationsExceeded)
-
-
-@attrs.frozen
-class Finished:
-    """What a handler may return instead of a bare result: last journal entries, stored in the same step.
-
-    Attributes:
-        result: The task's result, strict JSON.
-        entries: As for `TaskQueue.record`.
-    """
-
-    result: Any
-    entries: Sequence[dict[str, Any] | journal.EncodedEntry] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -74,29 +50,18 @@ class WorkerSettings:
     lanes: tuple[str, ...]
     max_concurrent: int
     lease_timeout: float
+    heartbeat: float
     grace: float
     poll_interval: float
+    retention: timedelta | None
+    describe: Callable[[FrameType], str | None] | None
     worker: str
     clock: Clock
     random: Random
 
 
-@attrs.define
-class _Held:
-    """A task that runs here, and why its scope was cancelled, if it was."""
-
-    task: Task
-    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
-    reason: str = ""
-
-    def stop(self, reason: str) -> None:
-        """Cancel the handler; the first reason counts."""
-        self.reason = self.reason or reason
-        self.scope.cancel()
-
-
 class WorkerRun:
-    """What a worker knows between its start and its end.
+    """What a worker knows between its start and its end. To be made on its event loop.
 
     Args:
         settings: The worker's.
@@ -106,31 +71,33 @@ class WorkerRun:
 
     def __init__(self, settings: WorkerSettings, *, max_tasks: int | None, drain: bool) -> None:
         self._settings = settings
+        self._queue, self._clock = settings.queue, settings.clock
         self._max_tasks = max_tasks
         self._drain = drain
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, Held] = {}
+        self._alone: Held | None = None  # a task that runs alone
+        self._to_run_alone: str | None = None  # one that is to, for which this worker empties itself
         self._settlements: list[Settlement] = []
         self._started = 0
-        self._settled = 0
         self._stop_at: int | None = None
-        self._to_run_alone: str | None = (
-            None  # the task that is to run alone, for which this worker empties itself
-        )
         self._retries_until = 0
         self._is_quiet = False
         self._reaped_at = settings.clock.now()
-        self._failures = 0
+        self._outage = Outage("The store does not answer", "The store answers again", settings.random)
         self._failed_at = 0
         self._trouble: StorageError | None = None
         self._error: Exception | None = None
         self._idle: anyio.CancelScope | None = None
         self._has_news = False
-        self._keeper = LeaseKeeper(
-            settings.queue.backend,
-            settings.clock,
-            lease_timeout=settings.lease_timeout,
-            on_lost=lambda task_id, _: self._stop_task(task_id, "lost"),
-            on_cancel=lambda task_id: self._stop_task(task_id, "cancel"),
+        self._attendants = Attendants(settings, self._running, self._stop_task)
+        self._unhandled = self._attendants.unhandled
+        self._keeper = self._attendants.keeper
+        self._handling = Handling(
+            settings.handler,
+            limit=settings.queue.max_payload,
+            clock=settings.clock,
+            random=settings.random,
+            unhandled=self._unhandled,
         )
 
     @property
@@ -151,13 +118,31 @@ class WorkerRun:
                 self._keeper.stop()
         if self._error is not None:
             raise self._error
-        return self._settled
+        return self._attendants.tally.total
 
     def stop(self, grace: float) -> None:
         """Claim no more, and release after the grace time, in seconds, what still runs then."""
-        at = self._settings.clock.now() + microseconds(grace)
-        self._stop_at = at if self._stop_at is None else min(self._stop_at, at)
+        self._stop_after(grace)
         self._notify()
+
+    def be_stopped(self, grace: float) -> None:
+        """Take note of a `stop` that the loop hears of as soon as it is not blocked; from any thread."""
+        self._stop_after(grace)
+        self._attendants.stop_after(grace)
+
+    def _stop_after(self, grace: float) -> None:
+        at = self._clock.now() + microseconds(grace)
+        self._stop_at = at if self._stop_at is None else min(self._stop_at, at)
+
+    async def _keep_leases(self) -> None:
+        try:
+            await self._attendants.attend()
+        except Exception as error:  # noqa: BLE001 - a worker that cannot keep its leases must not go on
+            self._error = error
+            self.stop(0.0)
+
+    def _running(self) -> tuple[str, ...]:
+        return tuple(self._held)
 
     # The loop
 
@@ -165,74 +150,63 @@ class WorkerRun:
         try:
             async with anyio.create_task_group() as handlers:
                 handlers.start_soon(self._hear_of_cancels)
+                crew = Crew(handlers, self._handle)
                 try:
-                    while await self._step(handlers):
+                    while await self._step(crew):
                         pass
                 except Exception as error:  # noqa: BLE001 - raised by work(), where no task group wraps it
                     self._error = error
                 handlers.cancel_scope.cancel()
         finally:
+            self._settlements += [
+                settlement.release(held.task)
+                for held in self._held.values()
+                if held.reason not in {"release", "lost"}
+            ]
             if self._settlements:
                 await self._settle_last()
 
     async def _hear_of_cancels(self) -> None:
-        """Stop what is asked to stop as soon as the backend tells; where it cannot, the keeper does later."""
-        queue, clock = self._settings.queue, self._settings.clock
-        topic = f"worker:{self._settings.worker}"
-        with suppress(QueueClosed):  # the others find out, and end the run
-            mark = -1
-            while True:
-                with suppress(StorageError):  # the others say so
-                    if mark == -1:
-                        mark = await queue.backend.wait(topic, mark, 0)
-                    mark = await queue.backend.wait(topic, mark, HEARING_PATIENCE)
-                    await self._stop_cancelled()
-                await clock.sleep(HEARING_PAUSE)
-
-    async def _stop_cancelled(self) -> None:
-        records = (
-            await self._settings.queue.backend.get(list(self._held), payload=False) if self._held else []
+        await hear_of_cancels(
+            self._queue.backend,
+            self._settings.worker,
+            self._running,
+            self._stop_task,
+            clock=self._clock,
+            random=self._settings.random,
         )
-        for record in records:
-            if record is not None and record.head.cancel_requested:
-                self._stop_task(record.head.id, "cancel")
 
-    async def _keep_leases(self) -> None:
-        try:
-            await self._keeper.run()
-        except Exception as error:  # noqa: BLE001 - a worker that cannot keep its leases must not go on
-            self._error = error
-            self.stop(0.0)
-
-    async def _step(self, handlers: TaskGroup) -> bool:
+    async def _step(self, crew: Crew[Held]) -> bool:
         """Settle, claim, reap and wait for news; return whether there is more to do."""
         self._has_news = False
         self._enforce_grace()
         try:
-            goes_on = await self._take_turn(handlers)
+            goes_on = await self._take_turn(crew)
         except (SchemaError, StoreCorrupt):
             raise
         except StorageError as failure:
             await self._back_off(failure)
             return not self._is_given_up()
-        if self._settings.clock.now() - self._failed_at >= RECOVERED_AFTER:
-            self._note_recovery()
+        if self._clock.now() - self._failed_at >= RECOVERED_AFTER:
+            self._outage.over()
         return goes_on
 
-    async def _take_turn(self, handlers: TaskGroup) -> bool:
+    async def _take_turn(self, crew: Crew[Held]) -> bool:
         settlements, self._settlements = self._settlements, []
         if not settlements:
             await self._forget_it_if_gone()
         limit = self._room()
         turn = await self._turn(settlements, limit) if settlements or limit else NO_TURN
-        self._start(turn.claimed, handlers)
+        self._start(turn.claimed, crew)
         if self._trouble is not None:
             failure, self._trouble = self._trouble, None
             raise failure
-        await self._reap_if_due(turn.next_at)
         is_dry = len(turn.claimed) < limit
+        await self._reap_if_due(turn.next_at, is_known=is_dry)
         if await self._is_finished(is_dry=is_dry and not settlements):
             return False
+        if turn.claimed:
+            await checkpoint()  # what is done at once needs no pause
         # what was settled may have made other tasks ready, after the claim
         goes_round = self._has_news or (self._drain and settlements)
         can_claim = self._room() > 0
@@ -241,8 +215,9 @@ class WorkerRun:
         return True
 
     def _enforce_grace(self) -> None:
-        if self._stop_at is None or self._settings.clock.now() < self._stop_at:
+        if self._stop_at is None or self._clock.now() < self._stop_at:
             return
+        self._attendants.leave()
         for held in self._held.values():
             if not held.reason:
                 logger.warning("Task %s is released: it did not finish in the grace time.", held.task.id)
@@ -251,7 +226,7 @@ class WorkerRun:
 
     def _room(self) -> int:
         """Return how many tasks to claim now."""
-        if self._stop_at is not None or any(held.task.isolated for held in self._held.values()):
+        if self._stop_at is not None or self._alone is not None:
             return 0
         if self._to_run_alone is not None:
             return 0 if self._held else 1
@@ -259,52 +234,51 @@ class WorkerRun:
         return room if self._max_tasks is None else min(room, self._max_tasks - self._started)
 
     async def _turn(self, settlements: list[Settlement], limit: int) -> Turn:
+        settings = self._settings
         try:
-            turn = await self._settings.queue.turn(
+            turn = await self._queue.turn(
                 settlements,
-                worker=self._settings.worker,
-                lanes=self._settings.lanes,
+                worker=settings.worker,
+                lanes=settings.lanes,
                 limit=limit,
-                lease_timeout=self._settings.lease_timeout,
+                lease_timeout=settings.lease_timeout,
             )
         except BaseException:
             self._settlements[:0] = settlements  # to be settled at the next try, or on the way out
             raise
         if settlements or turn.claimed:
-            self._note_recovery()
+            self._outage.over()
         self._note(settlements, turn.settled)
         return turn
 
-    def _note_recovery(self) -> None:
-        if self._failures:
-            logger.warning("The store answers again after %d failures.", self._failures)
-        self._failures = 0
-
     async def _back_off(self, failure: StorageError) -> None:
-        self._failures += 1
-        self._failed_at = self._settings.clock.now()
-        wait = RECONNECT.backoff(self._failures, self._settings.random)
-        logger.warning("The store does not answer, trying again in %.1f s: %s", wait, failure)
+        self._failed_at = self._clock.now()
+        wait = self._outage.failed(failure)
         with anyio.CancelScope() as self._idle:
-            await self._settings.clock.sleep(wait)
+            await self._clock.sleep(wait)
         self._idle = None
 
     def _note(self, settlements: Sequence[Settlement], settled: Sequence[Task | QueueError]) -> None:
+        ended = 0
         for one, end in zip(settlements, settled, strict=True):
             if isinstance(end, StorageError):
                 self._settlements.append(one)
                 self._trouble = end
                 continue
-            self._keeper.drop(one.task.id, one.task.lease)
+            self._keeper.drop(one.task.head.id, one.task.head.lease)
             if isinstance(end, QueueError):
                 logger.warning("The work on task %s is dropped: %s", one.task.id, end)
                 continue
-            self._settled += end.status.is_terminal
+            head = end.head
+            ended += head.status.is_terminal
+            if head.id in self._unhandled:
+                continue  # it was told of once, and is not waited for
+            if head.status is TaskStatus.PENDING:
+                self._retries_until = max(self._retries_until, head.run_at)
             _log_end(end)
-            if end.status is TaskStatus.PENDING:
-                self._retries_until = max(self._retries_until, end.head.run_at)
+        self._attendants.tally.add(ended)
 
-    def _start(self, claimed: Sequence[Task], handlers: TaskGroup) -> None:
+    def _start(self, claimed: Sequence[Task], crew: Crew[Held]) -> None:
         """Start what may run now; a task that must run alone goes back until nothing else runs here (C25)."""
         is_alone = len(claimed) == 1 and not self._held
         if claimed:
@@ -312,22 +286,24 @@ class WorkerRun:
         for task in claimed:
             if self._stop_at is not None:
                 self._put_back(task)
-            elif earlier := self._held.get(task.id):
+            elif earlier := self._held.get(task.head.id):
                 earlier.stop("lost")  # it does not know yet that its lease was
                 self._put_back(task, delay=REAP_EVERY)
-            elif task.isolated and not is_alone:
+            elif task.head.isolated and not is_alone:
                 self._to_run_alone = task.id
                 self._put_back(task)
             else:
-                self._start_handler(_Held(task), handlers)
+                self._start_handler(Held(task), crew)
 
-    def _start_handler(self, held: _Held, handlers: TaskGroup) -> None:
-        task = held.task
-        self._held[task.id] = held
+    def _start_handler(self, held: Held, crew: Crew[Held]) -> None:
+        head = held.task.head
+        self._held[head.id] = held
+        self._alone = held if head.isolated else self._alone
         self._started += 1
-        self._keeper.hold(task.id, task.lease)
-        logger.info("Task %s begins, attempt %d of %d.", task.id, task.attempt, task.max_attempts)
-        handlers.start_soon(self._handle, held, name=f"task {task.id}")
+        self._keeper.hold(head.id, head.lease)
+        if head.id not in self._unhandled:
+            logger.info("Task %s begins, attempt %d of %d.", head.id, head.attempt, head.max_attempts)
+        crew.give(held)
 
     def _put_back(self, task: Task, *, delay: float = 0.0) -> None:
         self._settlements.append(settlement.release(task, delay=delay))
@@ -337,7 +313,7 @@ class WorkerRun:
         """Wait no longer for the task that is to run alone, if it went elsewhere meanwhile."""
         if self._to_run_alone is None or not self._held:
             return
-        (found,) = await self._settings.queue.backend.get([self._to_run_alone], payload=False)
+        (found,) = await self._queue.backend.get([self._to_run_alone], payload=False)
         if found is None or found.head.status is not TaskStatus.PENDING:
             self._to_run_alone = None
 
@@ -348,11 +324,11 @@ class WorkerRun:
             return True
         if self._max_tasks is not None and self._started >= self._max_tasks:
             return True
-        if not (self._drain and is_dry and self._retries_until <= self._settings.queue.backend.now()):
+        if not (self._drain and is_dry and self._retries_until <= self._queue.backend.now()):
             self._is_quiet = False
             return False
         was_quiet = self._is_quiet
-        counts = await self._settings.queue.backend.count()
+        counts = await self._queue.backend.count()
         self._is_quiet = not any(counts.get((lane, TaskStatus.IN_PROGRESS)) for lane in self._settings.lanes)
         if self._is_quiet and not was_quiet:
             self._has_news = True  # once more: a task may have come back between the claim and the count
@@ -360,29 +336,40 @@ class WorkerRun:
 
     def _is_given_up(self) -> bool:
         """Whether the store has not answered until after the grace time: leases must expire by themselves."""
-        return self._stop_at is not None and self._settings.clock.now() > self._stop_at and not self._held
+        return self._stop_at is not None and self._clock.now() > self._stop_at and not self._held
 
-    async def _reap_if_due(self, next_at: float | None) -> None:
-        elapsed = (self._settings.clock.now() - self._reaped_at) / MICROSECONDS
-        if elapsed >= REAP_EVERY or (next_at == 0 and elapsed > 0):
-            self._reaped_at = self._settings.clock.now()
-            if await self._settings.queue.reap():
-                self._has_news = True
+    async def _reap_if_due(self, next_at: float | None, *, is_known: bool) -> None:
+        """Make what moves are due, each second; or at once where a claim has seen that there are some.
+
+        Args:
+            next_at: When something is due or ready.
+            is_known: Whether that was looked for.
+        """
+        now = self._clock.now()
+        elapsed = (now - self._reaped_at) / MICROSECONDS
+        if elapsed < REAP_EVERY and not (next_at == 0 and elapsed > 0):
+            return
+        self._reaped_at = now
+        if is_known and next_at != 0:
+            return
+        if await self._queue.reap():
+            self._has_news = True
 
     async def _pause(self, turn: Turn, *, can_claim: bool) -> None:
         """Wait until a handler ends, a task may be ready, something is due, or the next look is."""
-        since = (self._settings.clock.now() - self._reaped_at) / MICROSECONDS
+        now = self._clock.now()
+        since = (now - self._reaped_at) / MICROSECONDS
         seconds = min(max(REAP_EVERY - since, 0.001), self._settings.poll_interval)
         if turn.next_at is not None:
-            seconds = min(seconds, max(turn.next_at, 0.001))
-        now = self._settings.clock.now()
+            courtesy = COURTESY if self._unhandled else 0.0
+            seconds = min(seconds, max(turn.next_at + courtesy, 0.001))
         if self._stop_at is not None and self._stop_at > now:
             seconds = min(seconds, (self._stop_at - now) / MICROSECONDS)
         with anyio.CancelScope() as self._idle:
             if can_claim:
-                await self._settings.queue.wait_ready(self._settings.lanes, turn.mark, seconds)
+                await self._queue.wait_ready(self._settings.lanes, turn.mark, seconds)
             else:
-                await self._settings.clock.sleep(seconds)
+                await self._clock.sleep(seconds)
         self._idle = None
 
     def _notify(self) -> None:
@@ -392,74 +379,21 @@ class WorkerRun:
 
     # One task
 
-    async def _handle(self, held: _Held) -> None:
-        try:
-            end = await self._settlement_of(held)
-        finally:
-            del self._held[held.task.id]
-            self._notify()
+    async def _handle(self, held: Held) -> None:
+        end = await self._handling.settlement_of(held)
+        head = held.task.head
+        del self._held[head.id]
+        if self._alone is held:
+            self._alone = None
+        if head.id in self._unhandled:
+            self._started -= 1  # it was not for this worker
+        self._notify()
         if held.reason == "release":
             return
         if end is None:
-            self._keeper.drop(held.task.id, held.task.lease)
+            self._keeper.drop(head.id, head.lease)
         else:
             self._settlements.append(end)  # until it is settled, its lease is kept
-
-    async def _settlement_of(self, held: _Held) -> Settlement | None:
-        """Run the handler, and return how the task is to be settled; None where it is not ours any more."""
-        task = held.task
-        results: list[Any] = []
-        try:
-            with held.scope, self._settings.clock.timeout(task.timeout):
-                results.append(await self._settings.handler(task))
-            if results:
-                return self._completion(task, results[0])
-        except anyio.get_cancelled_exc_class() as cancelled:
-            return await self._cancelled(task, cancelled)
-        except BaseExceptionGroup as group:  # on trio, one may hold a cancellation beside an error
-            if not isinstance(group, Exception):
-                return await self._cancelled(task, group)
-            return self._failure(task, group)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is the outcome
-            return self._failure(task, error)
-        if held.reason:
-            return self._stopped(held)
-        return self._failure(
-            task, TimeoutError(f"The task took longer than its timeout of {task.timeout} s.")
-        )
-
-    def _completion(self, task: Task, result: Any) -> Settlement:
-        limit: int = self._settings.queue.max_payload
-        entries: tuple[bytes, ...] = ()
-        if isinstance(result, Finished):
-            entries, result = tuple(journal.entry(one, limit) for one in result.entries), result.result
-            limit += ROOM  # what it wraps was held to the limit when it was told
-        return settlement.completion(task, result, limit, self._settings.random, entries)
-
-    def _failure(self, task: Task, error: BaseException) -> Settlement:
-        is_pointless = isinstance(error, POINTLESS)
-        return settlement.failure(
-            task, error, retry=not is_pointless, delay=None, random=self._settings.random
-        )
-
-    def _stopped(self, held: _Held) -> Settlement | None:
-        if held.reason == "lost":
-            logger.warning("The lease of task %s was lost, its work is dropped.", held.task.id)
-            return None
-        return settlement.release(held.task)  # of a task whose cancel was requested, this makes it cancelled
-
-    async def _cancelled(self, task: Task, cause: BaseException) -> Settlement:
-        """Give the task back if this worker is being cancelled; else the handler cancelled itself."""
-        try:
-            await checkpoint_if_cancelled()
-        except anyio.get_cancelled_exc_class():
-            self._settlements.append(settlement.release(task))
-            raise
-        if isinstance(cause, BaseExceptionGroup):
-            if cause.subgroup(KeyboardInterrupt):
-                raise cause
-            return self._failure(task, cause)
-        return self._failure(task, ActorError(str(task.goal)))
 
     def _stop_task(self, task_id: str, reason: str) -> None:
         if held := self._held.get(task_id):
@@ -469,10 +403,10 @@ class WorkerRun:
 
     async def _settle_last(self) -> None:
         """Give back what ran when this worker was cancelled; what cannot be within a few seconds expires."""
-        with anyio.CancelScope(shield=True), self._settings.clock.timeout(LAST_WORDS):
+        with anyio.CancelScope(shield=True), self._clock.timeout(LAST_WORDS):
             settlements, self._settlements = self._settlements, []
             try:
-                turn = await self._settings.queue.turn(
+                turn = await self._queue.turn(
                     settlements,
                     worker=self._settings.worker,
                     lanes=self._settings.lanes,
@@ -487,11 +421,11 @@ class WorkerRun:
 
 def _log_end(task: Task) -> None:
     """Tell what became of a task: with the reason, where it is not what one hopes for."""
-    error = task.error or {}
-    reason = f"{error.get('type')}: {error.get('message')}"
-    if task.status is TaskStatus.FAILED:
-        logger.warning("Task %s is failed: %s", task.id, reason)
-    elif task.status is TaskStatus.PENDING and error and task.attempt:
-        logger.warning("Task %s is to be tried again: %s", task.id, reason)
+    head, error = task.head, task.error
+    if error and head.status is TaskStatus.FAILED:
+        logger.warning("Task %s is failed: %s: %s", head.id, error.get("type"), error.get("message"))
+    elif error and head.status is TaskStatus.PENDING and head.attempt:
+        reason = error.get("type"), error.get("message")
+        logger.warning("Task %s is to be tried again: %s: %s", head.id, *reason)
     else:
-        logger.info("Task %s is %s.", task.id, task.status)
+        logger.info("Task %s is %s.", head.id, head.status)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from .claiming import ClaimRules
 from .clients import ClientRules
+from .damage import DamageRules
 from .dependencies import DependencyRules
+from .disks import DiskRules
 from .enqueueing import EnqueueRules
 from .faults import FaultRules
 from .finishing import FinishRules
 from .journals import JournalRules
 from .leases import LeaseRules
 from .payloads import PayloadRules
+from .process_points import PointRules, SystemCallRules, go_on
+from .processes import ProcessRules
 from .rules import QueueFactory
 from .seam import SeamRules
 from .seam_reading import SeamReadingRules
@@ -18,7 +22,15 @@ from .states import StateRules
 from .times import TimeRules
 from .turns import TurnRules
 
-__all__ = ["QueueFactory", "TaskQueueConformance"]
+__all__ = [
+    "DiskRules",
+    "PointRules",
+    "ProcessRules",
+    "QueueFactory",
+    "SystemCallRules",
+    "TaskQueueConformance",
+    "go_on",
+]
 
 
 class TaskQueueConformance(
@@ -33,6 +45,7 @@ class TaskQueueConformance(
     DependencyRules,
     JournalRules,
     FaultRules,
+    DamageRules,
     TimeRules,
     SeamRules,
     SeamReadingRules,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jotty.core.queue import JournalEntry, RetryPolicy, TaskStatus
-from jotty.errors import InvalidState, LeaseLost, PayloadError
+from jotty.errors import InvalidState, LeaseLost, PayloadError, StoreCorrupt
 
 from .rules import Rules, claim_one, collect, current, everything, under_way
 
@@ -276,3 +276,16 @@ class JournalRules(Rules):
             entries = await _journal(queue, held)
 
         assert ["event", "event", "end", "call"] == [entry.kind for entry in entries]
+
+    @pytest.mark.parametrize("damage", [b"\xff", b"{", b"[]", b"{}", b'{"kind":1', b""], ids=repr)
+    async def test_c47_a_damaged_entry_is_told(self, queue: TaskQueue, damage: bytes) -> None:
+        """C47: damage: StoreCorrupt; what stands before it is read all the same."""
+        await queue.enqueue("goal")
+        held = await claim_one(queue)
+        await queue.record(held, _events(1))
+        await queue.backend.append(held.id, held.lease, [damage])
+        reader = queue.events(held.id, 1)
+        with pytest.raises(StoreCorrupt, match=f"entry 2 of task {held.id}"):
+            await anext(reader)
+
+        assert [JournalEntry(1, "event", {"n": 1})] == [await anext(queue.events(held.id))]

@@ -1,0 +1,44 @@
+"""Tasks in a directory of plain files: for one machine, many processes, and people with `cat` and `jq`.
+
+    tasks.log                       what has changed since the last snapshot: one line of JSON for each head
+    snapshot-3.jsonl                the heads of all tasks, as they were when that log was begun
+    tasks/000/012/12345-ID.payload.json       goal and context; written once
+    tasks/000/012/12345-ID.outcome-1.json     result or error; written once, and replaced by outcome-2
+    tasks/000/012/12345-ID.journal.jsonl      one line for each entry
+    damaged/                        what was found damaged and set aside
+    lock, format.json               who may write now; what this directory is
+
+Each line, and each of the files with one line, begins with a checksum: the CRC-32 of what follows its comma,
+up to the end of the line. The lines that were appended together, which take effect together, are numbered
+(`part`). In `tasks`, a directory holds a thousand tasks, by their `seq`.
+
+Every process holds all heads in memory: about 1 kB a task, and ten seconds to open a million of them.
+
+`backend` is the face; `store` makes and checks the directory; `log` is what `LogBackend` asks for; `contents`
+are the files beside it; `envelope` and `directory` are the ways of reading and writing them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .backend import FileBackend, FileTaskQueue
+
+__all__ = ["POINTS", "FileBackend", "FileTaskQueue"]
+
+_EFFECTS: Final = (
+    "append",
+    "create",
+    "cut",
+    "journal",
+    "lock",
+    "mkdir",
+    "remove",
+    "rename",
+    "rmdir",
+    "sync",
+    "unlock",
+    "write",
+)
+# see jotty.core.queue.points
+POINTS: Final = tuple(f"file.{effect}.{side}" for effect in _EFFECTS for side in ("after", "before"))

@@ -1,0 +1,143 @@
+"""Which tasks a command is about, if it is not told their ids."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import attrs
+import typer
+
+from jotty.core.queue import TaskStatus, microseconds
+
+from .durations import parse_duration
+from .failing import called_rightly
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from jotty.core.queue import Head, Task, TaskQueue
+
+__all__ = [
+    "ByKey",
+    "ByLane",
+    "ByStatus",
+    "ByTag",
+    "NewerThan",
+    "OlderThan",
+    "Selection",
+    "Since",
+    "first",
+    "heads",
+]
+
+T = TypeVar("T")
+
+ByStatus = Annotated[
+    list[TaskStatus] | None,
+    typer.Option("--status", "-s", metavar="STATE", help="Only those in this state. Repeat it for more."),
+]
+ByLane = Annotated[str | None, typer.Option("--lane", help="Only those of this lane.")]
+ByTag = Annotated[str | None, typer.Option("--tag", help="Only those with this tag.")]
+ByKey = Annotated[str | None, typer.Option("--key", help="Only those with this key.")]
+OlderThan = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--older-than", metavar="AGE", parser=parse_duration, help="Only those enqueued before, like 7d."
+    ),
+]
+NewerThan = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--newer-than", metavar="AGE", parser=parse_duration, help="Only those enqueued since, like 12h."
+    ),
+]
+Since = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--since", metavar="AGE", parser=parse_duration, help="Only those that ended since, like 2h."
+    ),
+]
+
+
+@attrs.frozen(kw_only=True)
+class Selection:
+    """What a task must be like to be meant; every condition that is given must hold.
+
+    Attributes:
+        statuses: In one of these states; none for any.
+        lane: In this lane.
+        tag: With this tag.
+        key: With this key.
+        older_than: Enqueued longer ago than this.
+        newer_than: Enqueued not longer ago than this.
+        since: Over for not longer than this.
+    """
+
+    statuses: Collection[TaskStatus] | None = None
+    lane: str | None = None
+    tag: str | None = None
+    key: str | None = None
+    older_than: timedelta | None = None
+    newer_than: timedelta | None = None
+    since: timedelta | None = None
+
+    def spans(self, head: Head, now: int) -> bool:
+        """Whether the times of a task are among those meant, at this instant of its store."""
+        return (
+            (self.older_than is None or head.created_at < _before(now, self.older_than))
+            and (self.newer_than is None or head.created_at >= _before(now, self.newer_than))
+            and (self.since is None or head.finished_at >= _before(now, self.since))
+        )
+
+
+def _before(now: int, age: timedelta) -> int:
+    return now - microseconds(age.total_seconds())
+
+
+async def first(queue: TaskQueue, chosen: Selection, limit: int) -> list[Task]:
+    """Return the tasks that are meant, no more than so many, in the order in which they were enqueued.
+
+    Raises:
+        UsageError: A condition is no name.
+    """
+    found: dict[str, Task] = {}
+    for status in chosen.statuses or (None,):
+        found |= {task.id: task for task in await _of_status(queue, chosen, status, limit, _whole)}
+    return sorted(found.values(), key=lambda task: task.seq)[:limit]
+
+
+async def heads(queue: TaskQueue, chosen: Selection) -> list[Head]:
+    """Return the heads of all tasks that are meant, in the order in which they were enqueued.
+
+    Raises:
+        UsageError: A condition is no name.
+    """
+    found: dict[str, Head] = {}
+    for status in chosen.statuses or (None,):
+        found |= {head.id: head for head in await _of_status(queue, chosen, status, sys.maxsize, _head)}
+    return sorted(found.values(), key=lambda head: head.seq)
+
+
+async def _of_status(
+    queue: TaskQueue, chosen: Selection, status: TaskStatus | None, limit: int, part: Callable[[Task], T]
+) -> list[T]:
+    """Return a part of each task that is meant, the first ones; to keep all of all would be too much."""
+    found: list[T] = []
+    now = queue.backend.now()
+    with called_rightly():
+        async for task in queue.tasks(status=status, lane=chosen.lane, tag=chosen.tag, key=chosen.key):
+            if chosen.spans(task.head, now):
+                found.append(part(task))
+                if len(found) == limit:
+                    break
+    return found
+
+
+def _whole(task: Task) -> Task:
+    return task
+
+
+def _head(task: Task) -> Head:
+    return task.head
