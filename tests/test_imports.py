@@ -48,7 +48,10 @@ def _without_type_checking(tree: ast.Module) -> ast.Module:
     [
         ("jotty/core/queue", ("jotty.core.queue", "jotty.errors")),
         ("jotty/core/orchestration", ("jotty.core.orchestration", "jotty.core.queue", "jotty.errors")),
-        ("backends/jotty_backends", ("jotty.core.queue", "jotty.errors", "backends.jotty_backends", "jotty_backends")),
+        (
+            "backends/jotty_backends",
+            ("jotty.core.queue", "jotty.errors", "backends.jotty_backends", "jotty_backends"),
+        ),
         ("jotty/errors.py", ()),
         ("jotty/testing", ("jotty",)),
         ("jotty/cli", ("jotty",)),

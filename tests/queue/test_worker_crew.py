@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jotty.core.queue import MemoryTaskQueue, NewTask, QueueManager, Task, TaskStatus
-from jotty.core.queue.crew import Crew
+from jotty.core.queue.worker.crew import Crew
 from jotty.testing import VirtualClock
 
 if TYPE_CHECKING:

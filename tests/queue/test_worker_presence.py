@@ -23,7 +23,7 @@ from jotty.core.queue import (
     WorkerInfo,
     microseconds,
 )
-from jotty.core.queue.presence import Tally, worker_info
+from jotty.core.queue.worker.presence import Tally, worker_info
 from jotty.errors import StorageError
 from jotty.testing import VirtualClock
 from jotty_backends.memory import MemoryBackend

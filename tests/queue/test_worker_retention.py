@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jotty.core.queue import LIVE, MemoryTaskQueue, NewTask, QueueManager, Record, Task, TaskQueue, TaskStatus
-from jotty.core.queue.retention import Retention
+from jotty.core.queue.worker.retention import Retention
 from jotty.errors import StorageError
 from jotty.testing import VirtualClock
 from jotty_backends.memory import MemoryBackend

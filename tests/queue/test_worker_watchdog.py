@@ -23,7 +23,7 @@ from jotty.core.queue import (
     TaskQueue,
     TaskStatus,
 )
-from jotty.core.queue.watchdog import LoopWatch
+from jotty.core.queue.worker.watchdog import LoopWatch
 from jotty_backends.memory import MemoryBackend
 
 if TYPE_CHECKING:

@@ -21,9 +21,7 @@ from .backend import (
 from .clock import MICROSECONDS, Clock, SystemClock, microseconds
 from .contents import Contents, InlineContents, Vanished
 from .cursor import Cursor
-from .handling import Finished
 from .journal import EncodedEntry, JournalEntry, encode_entry
-from .keeper import heartbeat_of
 from .log import Draft, Log, LogRead
 from .log_backend import LogBackend
 from .loop import EventLoop, Signal
@@ -31,10 +29,8 @@ from .manager import QueueManager
 from .operation import Inbox, Operation, deliver
 from .options import EnqueueOptions
 from .payload import MAX_PAYLOAD, ROOM, check_json, encode
-from .presence import WorkerInfo
 from .reading import QueueStats
 from .registry import backends, load_backend, load_queue_class, open_queue
-from .retention import DEFAULT_RETENTION
 from .retry import Random, RetryLater, RetryPolicy
 from .state import QueueState
 from .steady import SAVE_EVERY, SteadyClock
@@ -54,6 +50,10 @@ from .task import (
 from .task_queue import TaskQueue
 from .topics import Topics, topics_of
 from .transfer import Imported, export_tasks, import_tasks
+from .worker.handling import Finished
+from .worker.keeper import heartbeat_of
+from .worker.presence import WorkerInfo
+from .worker.retention import DEFAULT_RETENTION
 
 if TYPE_CHECKING:
     from jotty_backends.file import FileTaskQueue

@@ -8,22 +8,22 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 from .clock import Clock, SystemClock
-from .keeper import heartbeat_of
 from .loop import EventLoop
-from .presence import host
-from .retention import DEFAULT_RETENTION, check_retention
 from .task import check_count, check_lanes, check_name, check_seconds
-from .worker_run import WorkerRun, WorkerSettings
+from .worker.keeper import heartbeat_of
+from .worker.presence import host
+from .worker.retention import DEFAULT_RETENTION, check_retention
+from .worker.run import WorkerRun, WorkerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import timedelta
     from types import FrameType
 
-    from .handling import Handler
     from .retry import Random
     from .task import Task
     from .task_queue import TaskQueue
+    from .worker.handling import Handler
 
 __all__ = ["QueueManager"]
 

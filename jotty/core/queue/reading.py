@@ -15,10 +15,10 @@ from .backend import Query
 from .clock import MICROSECONDS, Clock, microseconds
 from .cursor import Cursor
 from .journal import JournalEntry, parse
-from .presence import WorkerInfo, worker_info
 from .reaper import reap
 from .record import task_from
 from .task import Task, TaskStatus, check_count, check_name, check_seconds, may_exist
+from .worker.presence import WorkerInfo, worker_info
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .loop import EventLoop
+from jotty.core.queue.loop import EventLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from types import FrameType
 
-    from .clock import Clock
+    from jotty.core.queue.clock import Clock
+
     from .keeper import Store
 
 __all__ = ["LoopWatch"]

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from jotty.core.queue import lifecycle
+from jotty.core.queue.loop import EventLoop
+from jotty.core.queue.record import change
+from jotty.core.queue.task import TaskStatus
 from jotty.errors import QueueError
-
-from . import lifecycle
-from .loop import EventLoop
-from .record import change
-from .task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
-    from .backend import QueueBackend
-    from .clock import Clock
+    from jotty.core.queue.backend import QueueBackend
+    from jotty.core.queue.clock import Clock
+
     from .keeper import Store
 
 __all__ = ["Rescue"]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
 
-from .loop import EventLoop
+from jotty.core.queue.loop import EventLoop
+
 from .within import begin
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from .loop import Signal
+    from jotty.core.queue.loop import Signal
 
 __all__ = ["Crew"]
 

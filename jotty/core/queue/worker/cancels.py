@@ -12,9 +12,9 @@ from .outage import RECONNECT
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from .backend import QueueBackend
-    from .clock import Clock
-    from .retry import Random
+    from jotty.core.queue.backend import QueueBackend
+    from jotty.core.queue.clock import Clock
+    from jotty.core.queue.retry import Random
 
 __all__ = ["hear_of_cancels"]
 

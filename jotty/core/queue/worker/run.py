@@ -9,26 +9,26 @@ import anyio
 import attrs
 from anyio.lowlevel import checkpoint
 
+from jotty.core.queue import settlement
+from jotty.core.queue.clock import MICROSECONDS, Clock, microseconds
+from jotty.core.queue.task import TaskStatus
+from jotty.core.queue.task_queue import TaskQueue, Turn
 from jotty.errors import QueueError, SchemaError, StorageError, StoreCorrupt
 
-from . import settlement
 from .attendants import Attendants
 from .cancels import hear_of_cancels
-from .clock import MICROSECONDS, Clock, microseconds
 from .crew import Crew
 from .handling import Handler, Handling, Held
 from .outage import Outage
-from .task import TaskStatus
-from .task_queue import TaskQueue, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import timedelta
     from types import FrameType
 
-    from .retry import Random
-    from .settlement import Settlement
-    from .task import Task
+    from jotty.core.queue.retry import Random
+    from jotty.core.queue.settlement import Settlement
+    from jotty.core.queue.task import Task
 
 __all__ = ["WorkerRun", "WorkerSettings"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from .retry import Random, RetryPolicy
+from jotty.core.queue.retry import Random, RetryPolicy
 
 if TYPE_CHECKING:
     from jotty.errors import StorageError

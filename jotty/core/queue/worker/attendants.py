@@ -15,7 +15,7 @@ from .watchdog import LoopWatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from .worker_run import WorkerSettings
+    from .run import WorkerSettings
 
 __all__ = ["Attendants"]
 

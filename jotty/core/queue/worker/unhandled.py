@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from jotty.core.queue.retry import Random, RetryPolicy
+from jotty.core.queue.task import TaskStatus
 from jotty.errors import QueueError
-
-from .retry import Random, RetryPolicy
-from .task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from jotty.core.queue.clock import Clock
+    from jotty.core.queue.task import Head, Task
     from jotty.errors import Unhandled
 
-    from .clock import Clock
     from .keeper import Store
-    from .task import Head, Task
 
 __all__ = ["UnhandledTasks"]
 

@@ -6,18 +6,18 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from jotty.core.queue.backend import Query
+from jotty.core.queue.clock import microseconds
+from jotty.core.queue.reaper import reap
+from jotty.core.queue.task import TERMINAL
 from jotty.errors import QueueClosed, QueueError
 
-from .backend import Query
-from .clock import microseconds
-from .reaper import reap
-from .task import TERMINAL
-
 if TYPE_CHECKING:
-    from .backend import QueueBackend
-    from .clock import Clock
+    from jotty.core.queue.backend import QueueBackend
+    from jotty.core.queue.clock import Clock
+    from jotty.core.queue.retry import Random
+
     from .keeper import Store
-    from .retry import Random
 
 __all__ = ["DEFAULT_RETENTION", "Retention", "check_retention"]
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import anyio.to_thread
 
+from jotty.core.queue.backend import QueueBackend
+from jotty.core.queue.clock import Clock, SystemClock, microseconds
+from jotty.core.queue.loop import EventLoop
+from jotty.core.queue.task import check_seconds
 from jotty.errors import QueueClosed, SchemaError, StorageError, StoreCorrupt
-
-from .backend import QueueBackend
-from .clock import Clock, SystemClock, microseconds
-from .loop import EventLoop
-from .task import check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .backend import Record
+    from jotty.core.queue.backend import Record
+
     from .outage import Outage
 
 __all__ = ["Duty", "LeaseKeeper", "Store", "heartbeat_of"]

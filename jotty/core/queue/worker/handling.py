@@ -10,16 +10,16 @@ import anyio
 import attrs
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from jotty.core.queue import journal, settlement
+from jotty.core.queue.payload import ROOM
+from jotty.core.queue.task import Task
 from jotty.errors import ActorError, GraphError, MaxIterationsExceeded, PayloadError, Unhandled
 
-from . import journal, settlement
-from .payload import ROOM
-from .task import Task
-
 if TYPE_CHECKING:
-    from .clock import Clock
-    from .retry import Random
-    from .settlement import Settlement
+    from jotty.core.queue.clock import Clock
+    from jotty.core.queue.retry import Random
+    from jotty.core.queue.settlement import Settlement
+
     from .unhandled import UnhandledTasks
 
 __all__ = ["Finished", "Handler", "Handling", "Held"]

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import attrs
 
+from jotty.core.queue.clock import MICROSECONDS, Clock, microseconds
+from jotty.core.queue.task import from_microseconds
 from jotty.errors import QueueClosed
-
-from .clock import MICROSECONDS, Clock, microseconds
-from .task import from_microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from .backend import Present
+    from jotty.core.queue.backend import Present
+
     from .keeper import Store
 
 __all__ = ["Presence", "Tally", "WorkerInfo", "host", "worker_info"]
