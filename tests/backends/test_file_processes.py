@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -11,6 +11,8 @@ from jotty.testing import PointRules, ProcessRules, SystemCallRules
 from jotty_backends.file import POINTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jotty.testing.processes import Harness
 
 
@@ -30,7 +32,7 @@ SMALL = {"jotty_backends.file.log._SMALL": 5_000, "jotty_backends.file.contents.
 
 class TestFileKilledAtAPoint(OnFiles, PointRules):
     points = POINTS
-    visits = (1, 25)
+    visits: ClassVar[Sequence[int]] = (1, 25)
     tuning = SMALL
 
     def prepare(self, point: str, harness: Harness) -> dict[str, Any]:
@@ -54,4 +56,4 @@ class TestFileKilledAtEverySystemCall(OnFiles, SystemCallRules):
 
 @pytest.mark.chaos
 class TestFileKilledAtManyVisitsOfAPoint(TestFileKilledAtAPoint):
-    visits = range(1, 40)
+    visits = range(1, 40, 4)

@@ -17,7 +17,7 @@ from jotty.core.queue import (
     TaskStatus,
 )
 from jotty_backends.sqlite.searches import PICK, SOONEST, search
-from jotty_backends.sqlite.tables import _DELETE, _JOIN_BOTH, _OWNER, _PICKED, _WHOLE
+from jotty_backends.sqlite.tables import _DELETE, _JOIN_BOTH, _OWNER, _WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -64,4 +64,4 @@ class TestSQLiteKilledAtEverySystemCall(OnSQLite, SystemCallRules):
 @pytest.mark.chaos
 class TestSQLiteKilledAtManyVisitsOfAPoint(OnSQLite, PointRules):
     points = ("sqlite.begin.before", "sqlite.begin.after", "sqlite.commit.before", "sqlite.commit.after")
-    visits = range(1, 40)
+    visits = range(1, 40, 4)

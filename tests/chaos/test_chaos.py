@@ -29,7 +29,7 @@ BACKENDS = {"sqlite": "sqlite:///{}/tasks.db", "file": "file:///{}/tasks"}
 # What is rare is to happen often: the file backend's snapshots, and directories that have become empty.
 TUNING: dict[str, dict[str, Any]] = {
     "sqlite": {},
-    "file": {"jotty_backends.file.log._SMALL": 50_000, "jotty_backends.file.contents._SHARD": 5},
+    "file": {"jotty_backends.file.log._SMALL": 5_000, "jotty_backends.file.contents._SHARD": 5},
 }
 
 

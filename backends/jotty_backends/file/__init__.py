@@ -12,10 +12,13 @@ Each line, and each of the files with one line, begins with a checksum: the CRC-
 up to the end of the line. The lines that were appended together, which take effect together, are numbered
 (`part`). In `tasks`, a directory holds a thousand tasks, by their `seq`.
 
-Every process holds all heads in memory: about 1 kB a task, and ten seconds to open a million of them.
+Every process holds all heads in memory: 0.7 kB for a new task, 0.9 kB for a finished one, and some 15 seconds
+to open a million. On the disk, a finished task has three files. Every local file system is safe; on a network
+one, locks may not hold, and the log of the program warns of it.
 
-`backend` is the face; `store` makes and checks the directory; `log` is what `LogBackend` asks for; `contents`
-are the files beside it; `envelope` and `directory` are the ways of reading and writing them.
+`backend` is the face; `store` makes and checks the directory; `log` is what `LogBackend` asks for, from one
+`snapshot` to the next a `generation`, written by who has the `lock`; `contents` are the files beside it;
+`envelope` and `directory` are the ways of reading and writing them all.
 """
 
 from __future__ import annotations

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
 
-from jotty.core.queue import EventLoop
+from jotty.core.queue import EventLoop, Within
 
 from .outcome import End, Goto, Output
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+    from collections.abc import AsyncGenerator, Callable, Coroutine
     from contextvars import Context
 
     from jotty.core.queue import Clock
 
     from .context import ActorContext
 
-__all__ = ["Within", "in_thread", "iterated", "within"]
+__all__ = ["in_thread", "iterated", "within"]
 
 logger = logging.getLogger(__name__)
 logger.addHandler(logging.NullHandler())
@@ -40,34 +40,6 @@ async def within(context: Context, coroutine: Coroutine[Any, Any, Any]) -> Any:
     except StopIteration as stop:
         return stop.value
     return await Within(context, coroutine, suspended)
-
-
-class Within:
-    """The rest of a coroutine that has suspended, to be awaited in its own context."""
-
-    __slots__ = ("_context", "_coroutine", "_suspended")
-
-    def __init__(self, context: Context, coroutine: Coroutine[Any, Any, Any], suspended: Any) -> None:
-        self._context = context
-        self._coroutine = coroutine
-        self._suspended = suspended
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        """Hand each of its suspensions up to the event loop, and what comes back down to it."""
-        run, coroutine, suspended = self._context.run, self._coroutine, self._suspended
-        try:
-            while True:
-                try:
-                    sent = yield suspended
-                except GeneratorExit:
-                    run(coroutine.close)
-                    raise
-                except BaseException as exc:  # noqa: BLE001  # whatever it is, it is meant for the coroutine
-                    suspended = run(coroutine.throw, exc)
-                else:
-                    suspended = run(coroutine.send, sent)
-        except StopIteration as stop:
-            return stop.value
 
 
 async def iterated(generator: AsyncGenerator[Any, None], ctx: ActorContext) -> Any:

@@ -50,6 +50,7 @@ from .task import (
 from .task_queue import TaskQueue
 from .topics import Topics, topics_of
 from .transfer import Imported, export_tasks, import_tasks
+from .within import Within
 from .worker.handling import Finished
 from .worker.keeper import heartbeat_of
 from .worker.presence import WorkerInfo
@@ -115,6 +116,7 @@ __all__ = [
     "TaskStatus",
     "Topics",
     "Vanished",
+    "Within",
     "WorkerInfo",
     "backends",
     "check_json",

@@ -11,7 +11,7 @@ from jotty.errors import InvalidState, KeyInUse
 from . import journal, lifecycle
 from .backend import Outcome, Query, Swapped
 from .clock import microseconds
-from .reading import PAGE, QueueReader
+from .reading import QueueReader
 from .reaper import examine_all
 from .record import change
 from .task import LIVE, TERMINAL, Head, Task, TaskStatus, check_name, check_priority, may_exist
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QueueClient"]
 
+PURGED_AT_ONCE = 200  # a step of a few milliseconds, between which others get their turn
 Move = Callable[[Head, "Sequence[Head | None]", int], "Head | None"]
 
 
@@ -139,7 +140,8 @@ class QueueClient(QueueReader):
         backend = await self._open()
         before = max(backend.now() - microseconds(older_than.total_seconds()), 0)
         deleted = 0
-        while page := await backend.find(Query(statuses=TERMINAL, finished_before=before, limit=PAGE)):
+        over = Query(statuses=TERMINAL, finished_before=before, limit=PURGED_AT_ONCE)
+        while page := await backend.find(over):
             await self._examine_fired()
             gone = sum(await backend.delete([(one.head.id, one.head.version) for one in page]))
             deleted += gone

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
 
 from jotty.core.queue.loop import EventLoop
-
-from .within import begin
+from jotty.core.queue.within import begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
