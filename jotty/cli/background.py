@@ -7,7 +7,6 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import anyio
 import typer
 
 from jotty.core.queue import EventLoop, NewTask, check_seconds, heartbeat_of
@@ -218,9 +217,9 @@ def worker(
 
 
 async def _work(app: App, url: str | None, options: Mapping[str, Any], *, as_json: bool) -> ExitCode:
-    with deadline() as end:
+    with deadline() as end, logged(logging.INFO, as_json=as_json):
         async with opened(url, creates=True) as queue:
-            workflow, loop, scope = background_workflow(app, queue), EventLoop(), anyio.CancelScope()
+            workflow, loop = background_workflow(app, queue), EventLoop()
 
             def stop(signals: Signals) -> None:
                 if signals.count == 1:
@@ -228,11 +227,11 @@ async def _work(app: App, url: str | None, options: Mapping[str, Any], *, as_jso
                     loop.call_soon(_say_goodbye, options["grace"])
                     workflow.stop_processing()
                 else:
+                    # nothing is cancelled from here: that would wait for threads before it gave anything back
                     end.set(TO_RELEASE, signals.code)
-                    loop.call_soon(scope.cancel)
                     workflow.stop_processing(grace=0)
 
-            with logged(logging.INFO, as_json=as_json), heard(stop, enough=3) as signals, scope:
+            with heard(stop, enough=3) as signals:
                 lanes = ", ".join(options["lanes"] or [workflow.conductor.name])
                 logger.info("Working on %s, lane %s. Ctrl-C to stop.", queue.url, lanes)
                 ended = await workflow.process_queue(**options)

@@ -41,7 +41,7 @@ _OURS = (RichHandler, logging.StreamHandler)  # a NullHandler is neither
 def logged(level: int, *, as_json: bool = False, screen: Console | None = None) -> Iterator[None]:
     """Write what jotty logs from this level on to stderr: rich on a terminal, else plain or JSON lines.
 
-    Within another one, it takes the place of that until its end.
+    Within another one that shows less, it takes the place of that until its end; else it does nothing.
 
     Args:
         level: The least level that is shown.
@@ -50,6 +50,9 @@ def logged(level: int, *, as_json: bool = False, screen: Console | None = None) 
     """
     logger = logging.getLogger("jotty")
     outer = [one for one in logger.handlers if isinstance(one, _OURS)]
+    if outer and logger.level <= level:
+        yield
+        return
     for one in outer:
         logger.removeHandler(one)
     handler, before = _handler(screen, as_json=as_json), (logger.level, logger.propagate)

@@ -111,6 +111,7 @@ async def test_a_log_cut_off_anywhere_shows_whole_batches_and_goes_on(tmp_path: 
     backend = FileBackend(tmp_path / "tasks", clock=VirtualClock())
     for length in range(begin, len(whole), 7):
         (tmp_path / "tasks" / "tasks.log").write_bytes(whole[:length])
+        (tmp_path / "tasks" / "lock").write_text(f"1 {begin}")
         backend = FileBackend(tmp_path / "tasks", clock=VirtualClock())
         await backend.open()
 
@@ -259,15 +260,31 @@ async def test_a_damaged_snapshot_is_refused_and_left_as_it_is(tmp_path: Path) -
         await image_at(path)
 
 
-async def test_a_log_that_became_shorter_is_told_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [b'"id":"last 0"', b'{"crc32', b'"outcome"'])
+async def test_a_log_that_became_shorter_is_told_of_and_nothing_of_it_swept_away(
+    tmp_path: Path, at: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unlike one that a process left in the middle of a write."""
     path = tmp_path / "tasks"
+    await fill(path)
+    payloads = contents(path / "tasks").keys()
     backend = FileBackend(path, clock=VirtualClock())
     await backend.open()
-    await backend.insert([Record(Head(id="a"), b"{}")])
-    os.truncate(path / "tasks.log", (path / "tasks.log").stat().st_size - 10)
+    log_file = (path / "tasks.log").read_bytes()
+    os.truncate(path / "tasks.log", max(log_file.index(at), log_file.index(b"\n") + 1))
     with pytest.raises(StoreCorrupt, match="shorter"):
         await backend.count()
+    await backend.insert([Record(Head(id=f"next {at}"), b"{}") for at in range(9)])
+    await write_snapshot(backend)
+    ids = (await image(backend)).keys()
     await backend.aclose()
+    again = await image_at(path)
+
+    assert ids == again.keys()
+    assert {f"next {at}" for at in range(9)} <= ids
+    assert payloads <= contents(path / "tasks").keys()
+    assert 1 == caplog.text.count("has lost its last")
+    assert 1 == len(list(path.glob("damaged/tasks.log-1-*-lost")))
 
 
 # Damaged files of tasks

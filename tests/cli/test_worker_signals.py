@@ -236,3 +236,17 @@ def test_what_an_actor_printed_is_not_lost_where_the_process_has_to_be_ended(
     out, _ = process.communicate(timeout=20)
 
     assert "last\n" == out
+
+
+def test_c49_the_second_signal_gives_back_what_does_not_end(
+    stuck: subprocess.Popen[str], jotty: Jotty, queue_url: str
+) -> None:
+    stuck.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    stuck.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    stuck.communicate(timeout=20)
+
+    assert 143 == stuck.returncode
+    assert time.monotonic() - started < 1 + ROOM
+    assert {"pending": 1} == states(jotty, queue_url)

@@ -173,6 +173,44 @@ async def test_the_waits_for_a_full_store_grow_though_it_can_be_read(
     assert await seen(queue, task) == (TaskStatus.COMPLETED, 1, 1)
 
 
+class FullOnceRenewed(MemoryBackend):
+    """A store that is full; a heartbeat always comes before what a turn settles, so that it is stale."""
+
+    failures = 0
+
+    async def swap(self, changes: Sequence[Change]) -> list[Swapped]:
+        if self.failures:
+            self.failures -= 1
+            raise StorageError(self.url, "disk is full")
+        return await super().swap(changes)
+
+    async def turn(self, changes: Sequence[Change], request: ClaimRequest) -> tuple[list[Swapped], Claimed]:
+        heads = [change.record.head for change in changes]
+        await self.extend([(head.id, head.lease) for head in heads], 60_000_000)
+        return await super().turn(changes, request)
+
+
+async def test_a_turn_that_settles_nothing_is_no_recovery(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = FullOnceRenewed(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+
+    async def handler(_: Task) -> str:
+        backend.failures = len(BACKOFF)
+        return "kept"
+
+    task = await queue.enqueue("g", max_attempts=1)
+    manager = QueueManager(queue, handler, retention=None, clock=clock, random=NoJitter())
+    with caplog.at_level(logging.DEBUG, logger="jotty.queue"):
+        async with clock.autojump():
+            await manager.run(drain=True)
+
+    assert BACKOFF == waits_told(caplog)
+    assert [f"The store answers again after {len(BACKOFF)} failures."] == told(caplog, "answers again")
+    assert await seen(queue, task) == (TaskStatus.COMPLETED, 1, 1)
+
+
 async def test_what_is_finished_keeps_its_lease_while_the_store_does_not_take_it(clock: VirtualClock) -> None:
     backend = Full(clock=clock)
     queue, elsewhere = TaskQueue(backend, clock=clock), TaskQueue(backend.clone(), clock=clock)

@@ -6,7 +6,7 @@
     tasks/000/012/12345-ID.outcome-1.json     result or error; written once, and replaced by outcome-2
     tasks/000/012/12345-ID.journal.jsonl      one line for each entry
     damaged/                        what was found damaged and set aside
-    lock, format.json               who may write now; what this directory is
+    lock, format.json               who may write now, and how long the log is; what this directory is
 
 Each line, and each of the files with one line, begins with a checksum: the CRC-32 of what follows its comma,
 up to the end of the line. The lines that were appended together, which take effect together, are numbered
@@ -36,6 +36,7 @@ _EFFECTS: Final = (
     "journal",
     "lock",
     "mkdir",
+    "note",
     "remove",
     "rename",
     "rmdir",

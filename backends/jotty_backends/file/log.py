@@ -18,7 +18,7 @@ from .contents import FileContents
 from .directory import cut, read_at, sync, write
 from .envelope import read_batches, sealed_batch
 from .generation import LOG, Generation, header_of
-from .lock import StoreLock
+from .lock import StoreLock, noted_length
 from .snapshot import Snapshot, SnapshotDraft
 
 if TYPE_CHECKING:
@@ -128,7 +128,10 @@ class FileLog(Log):
         raise StorageError(self._url, "the directory was deleted or replaced while it was open.")
 
     def _read_anew(self) -> LogRead:
+        noted = noted_length(self._root)  # before the log, which others make longer
         self._change_to(Generation.opened(self._root, self._url))
+        if noted is not None and noted[0] == self._log.number:
+            self._check_length(noted[1])
         name = self._log.snapshot
         if name is None:
             read = self._read_log(_Place(self._log.number, self._log.start), self._size() or 0)
@@ -213,6 +216,20 @@ class FileLog(Log):
             problem = f"others kept it locked for more than {self._patience:g} s."
             raise StorageError(self._url, problem) from late
 
+    def _check_length(self, length: int) -> None:
+        """Tell of a log that has lost its end, and leave word of it among what is damaged."""
+        found = os.fstat(self._log.descriptor).st_size
+        if found >= length:
+            return
+        problem = (
+            f"{LOG} has lost its last {length - found} bytes: tasks may be missing, or as they once were."
+        )
+        logger.warning("%s: %s", self._url, problem)
+        with suppress(OSError):
+            aside = self._root.child("damaged", create=True)
+            name = f"{LOG}-{self._log.number}-{found}-lost"
+            aside.create(name, f"{problem}\n".encode(), is_synced=self._is_synced)
+
     def _set_aside(self, position: _Place, data: bytes, damaged: Sequence[tuple[int, int]]) -> None:
         """Copy damaged lines, which the next snapshot leaves out."""
         self._has_damage = True
@@ -244,6 +261,7 @@ class FileLog(Log):
         if self._is_synced:
             self._sync()
         self._at = _Place(self._log.number, end + len(data))
+        self._open_lock().note(self._at.generation, self._at.offset)
         return self._at
 
     def _check_writable(self) -> None:
@@ -292,4 +310,5 @@ class FileLog(Log):
         with suppress(OSError):  # the old ones harm nobody
             self._root.remove(*(one for one in self._root.names() if _is_snapshot(one) and one != name))
         self._at = _Place(self._log.number, len(header) + len(since))
+        self._open_lock().note(self._at.generation, self._at.offset)
         return self._at

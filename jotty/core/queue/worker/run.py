@@ -246,7 +246,7 @@ class WorkerRun:
         except BaseException:
             self._settlements[:0] = settlements  # to be settled at the next try, or on the way out
             raise
-        if settlements or turn.claimed:
+        if turn.claimed or not all(isinstance(end, StorageError) for end in turn.settled):
             self._outage.over()
         self._note(settlements, turn.settled)
         return turn
