@@ -81,7 +81,7 @@ class QueueState:
         lanes = set(request.lanes)
         for priority in PRIORITIES:
             while len(records) < request.limit and (soonest := self._soonest(lanes, priority)) is not None:
-                run_at, _, task_id, lane = soonest
+                (run_at, _, task_id), lane = soonest
                 if run_at > now:
                     break
                 heapq.heappop(self._ready[lane, priority])
@@ -156,7 +156,7 @@ class QueueState:
                 raise TaskNotFound(parent)
         seq = self._seq + len(planned) + 1
         head = lifecycle.inserted(head, seq=seq, now=now, depends_on=depends_on)
-        planned[head.id] = attrs.evolve(record, head=head)
+        planned[head.id] = Record(head, record.payload, record.outcome)
 
     def _add(self, record: Record) -> None:
         head = self._watch(record.head)
@@ -178,7 +178,7 @@ class QueueState:
         head = self._watch(head)
         self._keep(head, outcome=change.record.outcome, entries=change.entries)
         self._put(head)
-        fired = self._fire_children(head) if head.status.is_terminal else ()
+        fired = self._fire_children(head) if head.id in self._children and head.status.is_terminal else ()
         return Swapped(Outcome.OK, self._record(head.id, payload=False), fired)
 
     def _extend(self, task_id: str, lease: int, us: int, now: int) -> Record | None:
@@ -328,10 +328,14 @@ class QueueState:
         if head.key and self._keys.get(head.key) == head.id:
             del self._keys[head.key]
 
-    def _soonest(self, lanes: Collection[str], priority: int) -> tuple[int, int, str, str] | None:
-        """Return (run_at, seq, id, lane) of the first pending task of a priority, ready or not."""
-        tops = ((top, lane) for lane in lanes if (top := self._top(lane, priority)))
-        return min(((*top, lane) for top, lane in tops), default=None)
+    def _soonest(self, lanes: Collection[str], priority: int) -> tuple[tuple[int, int, str], str] | None:
+        """Return (run_at, seq, id) and lane of the first pending task of a priority, ready or not."""
+        soonest = None
+        for lane in lanes:
+            top = self._top(lane, priority)
+            if top is not None and (soonest is None or top < soonest[0]):
+                soonest = top, lane
+        return soonest
 
     def _top(self, lane: str, priority: int) -> tuple[int, int, str] | None:
         heap = self._ready.get((lane, priority))
@@ -348,7 +352,7 @@ class QueueState:
         return (head.run_at, head.priority) == (entry[0], priority)
 
     def _next_at(self, lanes: Collection[str]) -> int | None:
-        soonest = [found[0] for priority in PRIORITIES if (found := self._soonest(lanes, priority))]
+        soonest = [found[0][0] for priority in PRIORITIES if (found := self._soonest(lanes, priority))]
         self._trim_due()
         if self._due:
             soonest.append(self._due[0][0])
