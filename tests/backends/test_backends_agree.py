@@ -1,4 +1,4 @@
-"""The SQLite backend does as the memory backend does: same calls, same answers, same store."""
+"""SQLite and file backend do as the memory backend does: same calls, same answers, same store."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from jotty.core.queue import (
 )
 from jotty.errors import InvalidState, JottyError
 from jotty.testing import VirtualClock
+from jotty_backends.file import FileBackend
 from jotty_backends.memory import MemoryBackend
 from jotty_backends.sqlite import SQLiteBackend
 
@@ -141,12 +142,12 @@ calls = st.one_of(
 class Pair:
     """Two backends on one clock, which must answer alike."""
 
-    def __init__(self, memory: QueueBackend, sqlite: QueueBackend, clock: VirtualClock) -> None:
-        self.memory, self.sqlite, self.clock = memory, sqlite, clock
+    def __init__(self, memory: QueueBackend, other: QueueBackend, clock: VirtualClock) -> None:
+        self.memory, self.other, self.clock = memory, other, clock
         self.ids: list[str] = []
 
     async def both(self, call: Callable[[QueueBackend], Any]) -> Any:
-        expected, actual = await _answer(call(self.memory)), await _answer(call(self.sqlite))
+        expected, actual = await _answer(call(self.memory)), await _answer(call(self.other))
 
         assert expected == actual
         return expected
@@ -297,24 +298,31 @@ def _comparable(answer: Any) -> Any:
     return answer
 
 
-async def _agree(made: list[tuple[Any, ...]], path: Path) -> None:
+STORES: dict[str, Callable[[Path, VirtualClock], QueueBackend]] = {
+    "sqlite": lambda path, clock: SQLiteBackend(path / "tasks.db", clock=clock),
+    "file": lambda path, clock: FileBackend(path / "tasks", clock=clock),
+}
+
+
+async def _agree(made: list[tuple[Any, ...]], store: str, path: Path) -> None:
     clock = VirtualClock()
-    memory, sqlite = MemoryBackend(clock=clock), SQLiteBackend(path, clock=clock)
-    await sqlite.open()
+    memory, other = MemoryBackend(clock=clock), STORES[store](path, clock)
+    await other.open()
     try:
-        pair = Pair(memory, sqlite, clock)
+        pair = Pair(memory, other, clock)
         for call in made:
             await pair.run(call)
         await pair.compare()
     finally:
-        await sqlite.aclose()
+        await other.aclose()
 
 
+@pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 @given(made=st.lists(calls, min_size=20, max_size=40))
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=80)
 def test_the_same_calls_give_the_same_answers_and_the_same_store(
-    loop: str, made: list[tuple[Any, ...]]
+    loop: str, store: str, made: list[tuple[Any, ...]]
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        anyio.run(_agree, made, Path(directory) / "tasks.db", backend=loop)
+        anyio.run(_agree, made, store, Path(directory), backend=loop)
