@@ -92,22 +92,22 @@ def runs_a_goal(_: Path) -> None:
     expect("Twice: 42", result["final_output"])
 
 
-def runs_a_goal_from_sqlite(cwd: Path) -> None:
-    """A goal is enqueued in a SQLite file, processed, and read back through another handle."""
+def runs_a_goal_from_each_store(cwd: Path) -> None:
+    """A goal is enqueued, processed, and read back through another handle, in a SQLite file and in files."""
     from jotty import Conductor, WorkflowMode, open_queue
 
     async def upper(goal: str) -> str:
         return goal.upper()
 
-    async def cycle() -> Any:
-        url = f"sqlite:///{cwd / 'smoke.db'}"
+    async def cycle(url: str) -> Any:
         async with open_queue(url) as queue, open_queue(url) as other:
             workflow = WorkflowMode(Conductor([upper]), execution="async", queue=queue)
             task_id = await workflow.enqueue_task("hello")
             expect(1, await workflow.process_queue(drain=True))
             return await other.result(task_id, timeout=10)
 
-    expect("HELLO", anyio.run(cycle)["final_output"])
+    for url in (f"sqlite:///{cwd / 'smoke.db'}", f"file:///{cwd / 'smoke'}"):
+        expect("HELLO", anyio.run(cycle, url)["final_output"])
 
 
 def runs_the_examples(cwd: Path) -> None:
@@ -130,7 +130,7 @@ CHECKS: tuple[Check, ...] = (
     has_every_public_name,
     tells_how_to_install_the_command_line,
     runs_a_goal,
-    runs_a_goal_from_sqlite,
+    runs_a_goal_from_each_store,
     runs_the_examples,
 )
 
