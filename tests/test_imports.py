@@ -133,6 +133,34 @@ def test_importing_loads_no_backend_no_driver_and_no_tool(statement: str) -> Non
     assert {name for name in loaded if name.split(".")[0] in unwanted} == set()
 
 
+def test_a_sync_workflow_loads_no_worker_and_no_log() -> None:
+    loaded = modules_after(
+        "import jotty; act = jotty.actor(lambda goal: goal, name='a'); jotty.WorkflowMode(jotty.Conductor([act]))"
+    )
+    heavy = ("jotty.core.queue.worker", "jotty.core.queue.log")
+
+    assert "jotty.core.orchestration.run" in loaded
+    assert {name for name in loaded if name.startswith(heavy)} == set()
+
+
+def test_no_public_name_is_hidden_by_a_module_of_that_name() -> None:
+    """A lazily loaded name gives way to a submodule that was imported before it was asked for."""
+    names = [
+        f"{package.__name__}.{module.name}"
+        for package in (jotty.core.queue, jotty.core.orchestration)
+        for module in pkgutil.iter_modules(package.__path__)
+    ]
+    code = (
+        f"import importlib; [importlib.import_module(name) for name in {names!r}]\n"
+        "import jotty.core.orchestration as o, jotty.core.queue as q, types\n"
+        "print(*[n for p in (o, q) for n in p.__all__ if isinstance(getattr(p, n), types.ModuleType)])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "points\n"
+
+
 def test_a_queue_class_loads_its_own_backend_only() -> None:
     loaded = modules_after("from jotty import MemoryTaskQueue")
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
 
-from jotty.core.queue import TaskStatus, microseconds
+from jotty.core.queue import Query, TaskStatus, microseconds
 
 from .durations import parse_duration
 from .failing import called_rightly
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from jotty.core.queue import Head, Task, TaskQueue
 
@@ -31,8 +30,6 @@ __all__ = [
     "first",
     "heads",
 ]
-
-T = TypeVar("T")
 
 ByStatus = Annotated[
     list[TaskStatus] | None,
@@ -103,8 +100,17 @@ async def first(queue: TaskQueue, chosen: Selection, limit: int) -> list[Task]:
         UsageError: A condition is no name.
     """
     found: dict[str, Task] = {}
+    now = queue.backend.now()
     for status in chosen.statuses or (None,):
-        found |= {task.id: task for task in await _of_status(queue, chosen, status, limit, _whole)}
+        taken = 0
+        with called_rightly():
+            tasks = queue.tasks(status=status, lane=chosen.lane, tag=chosen.tag, key=chosen.key)
+        async for task in tasks:
+            if chosen.spans(task.head, now):
+                found[task.id] = task
+                taken += 1
+            if taken == limit:
+                break
     return sorted(found.values(), key=lambda task: task.seq)[:limit]
 
 
@@ -114,30 +120,12 @@ async def heads(queue: TaskQueue, chosen: Selection) -> list[Head]:
     Raises:
         UsageError: A condition is no name.
     """
-    found: dict[str, Head] = {}
-    for status in chosen.statuses or (None,):
-        found |= {head.id: head for head in await _of_status(queue, chosen, status, sys.maxsize, _head)}
-    return sorted(found.values(), key=lambda head: head.seq)
-
-
-async def _of_status(
-    queue: TaskQueue, chosen: Selection, status: TaskStatus | None, limit: int, part: Callable[[Task], T]
-) -> list[T]:
-    """Return a part of each task that is meant, the first ones; to keep all of all would be too much."""
-    found: list[T] = []
-    now = queue.backend.now()
+    found: list[Head] = []
     with called_rightly():
-        async for task in queue.tasks(status=status, lane=chosen.lane, tag=chosen.tag, key=chosen.key):
-            if chosen.spans(task.head, now):
-                found.append(part(task))
-                if len(found) == limit:
-                    break
+        queue.tasks(lane=chosen.lane, tag=chosen.tag, key=chosen.key)  # which checks the names
+    query = Query(statuses=chosen.statuses or None, lane=chosen.lane, tag=chosen.tag, key=chosen.key)
+    while page := await queue.backend.find(query):
+        now = queue.backend.now()
+        found += (record.head for record in page if chosen.spans(record.head, now))
+        query = attrs.evolve(query, after_seq=page[-1].head.seq)
     return found
-
-
-def _whole(task: Task) -> Task:
-    return task
-
-
-def _head(task: Task) -> Head:
-    return task.head

@@ -1,39 +1,56 @@
-"""Running actors towards a goal: what they are, how they follow each other, what a run tells and gives."""
+"""Running actors towards a goal: what they are, how they follow each other, what a run tells and gives.
+
+The names are loaded when they are first used.
+"""
 
 from __future__ import annotations
 
-from .actor import Actor, ActorLike, ActorOptions, AgentObject, AnyActor, ErrorPolicy, Limit, actor
-from .chat import AgentSelectedEvent, ChatEvent, ChatMessage, ChatMode, DoneEvent
-from .conductor import Conductor
-from .context import ActorContext, FakeContext
-from .events import (
-    AgentCancelledEvent,
-    AgentCompleteEvent,
-    AgentErrorEvent,
-    AgentRetryEvent,
-    AgentSkippedEvent,
-    AgentStartEvent,
-    CustomEvent,
-    Event,
-    InputRequiredEvent,
-    ReasoningEvent,
-    TextChunkEvent,
-    ToolCallEvent,
-    ToolResultEvent,
-    WorkflowCompleteEvent,
-    WorkflowErrorEvent,
-    WorkflowStartEvent,
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from .actor import (
+    Actor,
+    ActorLike,
+    ActorOptions,
+    AgentObject,
+    AnyActor,
+    ErrorPolicy,
+    Limit,
+    actor,  # now, or the name would be that of its module
 )
-from .graph import Graph, GraphMode, Node
-from .journaling import stream_run
-from .orchestrator import ConductorLike, GraphOrchestrator, Orchestrator
-from .outcome import End, Goto, Output
-from .resources import Resource, opened, scoped
-from .result import ErrorInfo, Metadata, Result, RunUsage, Timings, Usage, result_of
-from .run import Run
-from .signature import ActorKind
-from .stream import RunStream
-from .workflow import WorkflowMode
+
+if TYPE_CHECKING:
+    from .chat import AgentSelectedEvent, ChatEvent, ChatMessage, ChatMode, DoneEvent
+    from .conductor import Conductor
+    from .context import ActorContext, FakeContext
+    from .events import (
+        AgentCancelledEvent,
+        AgentCompleteEvent,
+        AgentErrorEvent,
+        AgentRetryEvent,
+        AgentSkippedEvent,
+        AgentStartEvent,
+        CustomEvent,
+        Event,
+        InputRequiredEvent,
+        ReasoningEvent,
+        TextChunkEvent,
+        ToolCallEvent,
+        ToolResultEvent,
+        WorkflowCompleteEvent,
+        WorkflowErrorEvent,
+        WorkflowStartEvent,
+    )
+    from .graph import Graph, GraphMode, Node
+    from .journaling import stream_run
+    from .orchestrator import ConductorLike, GraphOrchestrator, Orchestrator
+    from .outcome import End, Goto, Output
+    from .resources import Resource, opened, scoped
+    from .result import ErrorInfo, Metadata, Result, RunUsage, Timings, Usage, result_of
+    from .run import Run
+    from .signature import ActorKind
+    from .stream import RunStream
+    from .workflow import WorkflowMode
 
 __all__ = [
     "Actor",
@@ -93,3 +110,49 @@ __all__ = [
     "scoped",
     "stream_run",
 ]
+
+_NAMES: Final = {
+    "chat": ("AgentSelectedEvent", "ChatEvent", "ChatMessage", "ChatMode", "DoneEvent"),
+    "conductor": ("Conductor",),
+    "context": ("ActorContext", "FakeContext"),
+    "events": (
+        "AgentCancelledEvent",
+        "AgentCompleteEvent",
+        "AgentErrorEvent",
+        "AgentRetryEvent",
+        "AgentSkippedEvent",
+        "AgentStartEvent",
+        "CustomEvent",
+        "Event",
+        "InputRequiredEvent",
+        "ReasoningEvent",
+        "TextChunkEvent",
+        "ToolCallEvent",
+        "ToolResultEvent",
+        "WorkflowCompleteEvent",
+        "WorkflowErrorEvent",
+        "WorkflowStartEvent",
+    ),
+    "graph": ("Graph", "GraphMode", "Node"),
+    "journaling": ("stream_run",),
+    "orchestrator": ("ConductorLike", "GraphOrchestrator", "Orchestrator"),
+    "outcome": ("End", "Goto", "Output"),
+    "resources": ("Resource", "opened", "scoped"),
+    "result": ("ErrorInfo", "Metadata", "Result", "RunUsage", "Timings", "Usage", "result_of"),
+    "run": ("Run",),
+    "signature": ("ActorKind",),
+    "stream": ("RunStream",),
+    "workflow": ("WorkflowMode",),
+}
+_HOMES: Final = {name: home for home, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

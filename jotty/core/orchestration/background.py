@@ -198,16 +198,6 @@ class BackgroundRuns:
         return GraphOrchestrator(self._conductor, mode, order, thread_grace=default.thread_grace)
 
 
-def check_queue(name: str, queue: object) -> None:
-    """Refuse what is neither a task queue nor None.
-
-    Raises:
-        TypeError: It is something else.
-    """
-    if queue is not None and not isinstance(queue, TaskQueue):
-        raise TypeError(f"{name} must be a TaskQueue, like SQLiteTaskQueue('tasks.db'), not {queue!r}.")
-
-
 async def _beside(
     service: Callable[[], Coroutine[Any, Any, None]], work: Callable[[], Awaitable[int]]
 ) -> int:

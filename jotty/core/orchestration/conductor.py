@@ -10,7 +10,6 @@ from jotty.core.queue import DEFAULT_RETENTION, SystemClock, check_name
 from jotty.errors import GraphError
 
 from .actor import ERROR_POLICIES, ErrorPolicy, Limit, as_actor, is_count
-from .background import BackgroundRuns, check_queue
 from .binding import RESERVED, listed
 from .graph import GraphMode, check_actors
 from .orchestrator import GraphOrchestrator
@@ -22,10 +21,11 @@ if TYPE_CHECKING:
     from jotty.core.queue import Clock, EnqueueOptions, Random, TaskQueue
 
     from .actor import ActorLike, AnyActor
+    from .background import BackgroundRuns
     from .graph import Graph
     from .result import Result
 
-__all__ = ["Conductor"]
+__all__ = ["Conductor", "check_queue"]
 
 
 class Conductor:
@@ -169,6 +169,8 @@ class Conductor:
             raise RuntimeError(
                 f"The conductor {self.name!r} has no task queue. Pass task_queue=SQLiteTaskQueue('tasks.db')."
             )
+        from .background import BackgroundRuns  # a sync run needs no worker
+
         if self._runs is None or self._runs.queue is not self.task_queue:
             self._runs = BackgroundRuns(self, self.task_queue, self._dynamic)
         return self._runs
@@ -238,3 +240,17 @@ class Conductor:
                 raise GraphError(
                     f"output names {name!r}, which is no actor here.", f"There are: {listed(known)}."
                 )
+
+
+def check_queue(name: str, queue: object) -> None:
+    """Refuse what is neither a task queue nor None.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if queue is None:
+        return
+    from jotty.core.queue import TaskQueue  # without a queue, none of it is loaded
+
+    if not isinstance(queue, TaskQueue):
+        raise TypeError(f"{name} must be a TaskQueue, like SQLiteTaskQueue('tasks.db'), not {queue!r}.")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from jotty.core.queue import DEFAULT_RETENTION
 
 from .actor import is_count, is_seconds
-from .background import BackgroundRuns, check_queue
-from .conductor import Conductor
+from .conductor import Conductor, check_queue
 from .foreign import relayed
 from .orchestrator import GraphOrchestrator
 from .stream import RunStream
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from jotty.core.queue import Cursor, EnqueueOptions, TaskQueue
 
+    from .background import BackgroundRuns
     from .events import Event
     from .graph import GraphMode
     from .orchestrator import Orchestrator
@@ -80,6 +80,8 @@ class WorkflowMode:
         self.queue: TaskQueue | None = _chosen_queue(execution, conductor, queue)
         self._runs: BackgroundRuns | None = None
         if execution == "async" and self.queue is not None:
+            from .background import BackgroundRuns  # a sync run needs no worker
+
             self._runs = BackgroundRuns(
                 conductor,
                 self.queue,

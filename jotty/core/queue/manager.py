@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from .clock import Clock, SystemClock
 from .loop import EventLoop
+from .options import DEFAULT_RETENTION
 from .task import check_count, check_lanes, check_name, check_seconds
 from .worker.keeper import heartbeat_of
 from .worker.presence import host
-from .worker.retention import DEFAULT_RETENTION, check_retention
+from .worker.retention import check_retention
 from .worker.run import WorkerRun, WorkerSettings
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -9,6 +10,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
+
+from jotty.errors import QueueError
 
 from .loop import EventLoop
 
@@ -19,6 +22,7 @@ __all__ = ["Inbox", "Operation", "deliver"]
 
 S = TypeVar("S")
 T = TypeVar("T")
+logger = logging.getLogger("jotty.queue")
 
 
 class Operation(Generic[S, T]):
@@ -119,14 +123,21 @@ class Inbox(Generic[S]):
             if not self._withdraw(operation):
                 await operation.see_through()
                 if make_up and operation.error is None:
-                    back = make_up(operation.outcome())
-                    self.submit(back)
-                    await back.see_through()
+                    await self._make_up(make_up(operation.outcome()))
             raise
         except BaseException:  # Ctrl-C, or the coroutine is being closed and cannot wait
             self._withdraw(operation)
             raise
         return operation.outcome()
+
+    async def _make_up(self, back: Operation[S, Any]) -> None:
+        """Have this done, whoever cancels; its failure is no error of the caller, who is being cancelled."""
+        try:
+            self.submit(back)
+            await back.see_through()
+            back.outcome()
+        except QueueError as failure:
+            logger.warning("What a cancelled call took cannot be given back, and will expire: %s", failure)
 
     def submit(self, operation: Operation[S, Any], *, writes: bool = True) -> None:
         """Put an operation where the thread finds it; on its event loop.

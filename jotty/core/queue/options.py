@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
     from .retry import RetryPolicy
     from .task import OnDependency, TaskStatus
 
-__all__ = ["EnqueueOptions"]
+__all__ = ["DEFAULT_RETENTION", "EnqueueOptions"]
+
+DEFAULT_RETENTION: Final = timedelta(days=7)  # how long workers keep what is over
 
 
 class EnqueueOptions(TypedDict, total=False):

@@ -158,7 +158,7 @@ class QueueReader:
         for (lane, status), number in sorted((await backend.count()).items()):
             lanes.setdefault(lane, {})[status] = number
         oldest = {}
-        for lane in lanes:
+        for lane in [one for one, counts in lanes.items() if TaskStatus.PENDING in counts]:
             query = Query(statuses=(TaskStatus.PENDING,), lane=lane, limit=1)
             for record in await backend.find(query):
                 oldest[lane] = max(backend.now() - record.head.created_at, 0) / MICROSECONDS

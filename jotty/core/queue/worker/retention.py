@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
     from .keeper import Store
 
-__all__ = ["DEFAULT_RETENTION", "Retention", "check_retention"]
+__all__ = ["Retention", "check_retention"]
 
 logger = logging.getLogger("jotty.queue")
 
-DEFAULT_RETENTION: Final = timedelta(days=7)
 GO_EVERY: Final = 60.0  # seconds, of which a half is random, so that workers do not go together
 BATCH: Final = 200
 PAUSE: Final = 0.05  # seconds between two batches, in which claims and settlements get through
