@@ -52,6 +52,7 @@ class Event:
     - `recorded`: journal entries were acknowledged (`first`, `last`: their numbers)
     - `lost`: this process was told that the lease is not its any more
     - `retrying`, `deleting`: a client's call begins, after which an ended task may run again, or be gone
+    - `deleted`: deleting the task was acknowledged
     - `seen`: a follower was given a journal entry (`number`)
     - `killed`, `stopped`, `continued`: what was done to the process
     - `final`: what the store says at the end (`status`, `result`, `attempt`, `entries`: how many)

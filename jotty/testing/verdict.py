@@ -212,6 +212,15 @@ def _what_ended_stays_so(story: Story) -> Iterator[Violation]:
         yield Violation("C2", "it came to its end more than once", tuple(ended))
 
 
+def _what_was_deleted_stays_away(story: Story) -> Iterator[Violation]:
+    deletions = story.by_kind["deleted"]
+    for kind in ("claimed", "started", "settled", "deleted", "final"):
+        for event in story.by_kind[kind]:
+            if deletions and event.since > deletions[0].time:
+                what = f"task {story.task} was deleted, and is there again ({kind})"
+                yield Violation("C2", what, (deletions[0], event))
+
+
 def _nothing_runs_before_its_time(story: Story) -> Iterator[Violation]:
     for new in story.by_kind["enqueued"]:
         if not (new.details.get("is_new") and new.details.get("delay_us")):
@@ -275,6 +284,7 @@ _RULES: Final[Sequence[Callable[[Story], Iterator[Violation]]]] = (
     _leases_grow_by_one,
     _attempts_are_bounded,
     _what_ended_stays_so,
+    _what_was_deleted_stays_away,
     _nothing_runs_before_its_time,
     _journal_numbers_are_given_once,
     _followers_see_no_hole,

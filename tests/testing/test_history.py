@@ -311,6 +311,13 @@ def hole_in_a_journal(history: list[Event]) -> list[Event]:
     return [*history, *seen]
 
 
+def deleted_task_that_comes_back(history: list[Event]) -> list[Event]:
+    end = a("settled", history, status="completed")
+    gone = Event(10**6, "client", "deleted", end.task)
+    again = Event(10**6 + 2, "thief", "claimed", end.task, 99, {"since": 10**6 + 1, "lease_us": LEASE})
+    return [*(one for one in history if (one.kind, one.task) != ("final", end.task)), gone, again]
+
+
 MUTATIONS: dict[Mutation, str] = {
     lost_task: "C6",
     dropped_completion: "C44",
@@ -324,6 +331,7 @@ MUTATIONS: dict[Mutation, str] = {
     late_write: "C23",
     late_heartbeat: "C23",
     claim_after_the_end: "C2",
+    deleted_task_that_comes_back: "C2",
     too_many_attempts: "C25",
     too_early: "C14",
     child_before_its_parent: "C35",

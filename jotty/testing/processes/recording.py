@@ -175,8 +175,15 @@ class RecordedBackend(QueueBackend):
         return await self._inner.read(task_id, after, limit)
 
     async def delete(self, targets: Sequence[tuple[str, int]]) -> list[bool]:
-        """Pass it on."""
-        return await self._inner.delete(targets)
+        """Pass it on, and tell which are gone."""
+        since = now_us()
+        done = await self._inner.delete(targets)
+        self._history.tell_all(
+            self._history.event("deleted", task, since=since)
+            for (task, _), is_gone in zip(targets, done, strict=True)
+            if is_gone
+        )
+        return done
 
     async def wait(self, topic: str, mark: int, timeout: float) -> int:
         """Pass it on."""
