@@ -153,3 +153,17 @@ async def test_no_loop_waits_for_the_round_of_another() -> None:
                 may_go_on.set()
 
     assert "mine" in store.done
+
+
+async def test_patience_is_counted_from_the_first_try() -> None:
+    """Not from the call: that the caller's event loop is late is no fault of the store."""
+    inbox: Inbox[list[str]] = Inbox()
+    patient: Operation[list[str], list[str]] = Operation(list.copy, 5.0)
+    hasty: Operation[list[str], list[str]] = Operation(list.copy, 0.0)
+    inbox.submit(patient)
+    inbox.submit(hasty)
+
+    assert [hasty] == inbox.take_late(1000.0)
+    assert [] == inbox.take_late(1004.9)
+    assert [patient] == inbox.take_late(1005.0)
+    assert [] == inbox.take_writes()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -30,22 +29,25 @@ class Operation(Generic[S, T]):
 
     Args:
         step: What to do with the store.
-        patience: Seconds to wait for it to begin.
+        patience: Seconds that the thread may try to begin it.
 
     Attributes:
-        deadline: When that is over, on the monotonic clock.
+        patience: As above.
+        deadline: When that is over, on the monotonic clock; None until the thread has tried, since before
+            that it is the caller's own event loop that may be late.
         loop: Where the caller waits.
         done: Set there once the outcome is here.
         error: What the step raised; None if it did not.
     """
 
-    __slots__ = ("_result", "deadline", "done", "error", "loop", "step")
+    __slots__ = ("_result", "deadline", "done", "error", "loop", "patience", "step")
 
     _result: T
 
     def __init__(self, step: Callable[[S], T], patience: float = 0.0) -> None:
         self.step = step
-        self.deadline = time.monotonic() + patience
+        self.patience = patience
+        self.deadline: float | None = None
         self.loop = EventLoop()
         self.done = self.loop.signal()
         self.error: Exception | None = None
@@ -194,9 +196,14 @@ class Inbox(Generic[S]):
         return self._take(self._writes)
 
     def take_late(self, now: float) -> list[Operation[S, Any]]:
-        """Return the writing operations whose patience is over."""
+        """Return the writing operations whose patience is over; called after each try that failed."""
+        late = []
         with self._guard:
-            late = [operation for operation in self._writes if operation.deadline <= now]
+            for operation in self._writes:
+                if operation.deadline is None:
+                    operation.deadline = now + operation.patience
+                if operation.deadline <= now:
+                    late.append(operation)
             for operation in late:
                 del self._writes[operation]
         return late
