@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote
 
 from jotty.core.queue import MAX_PAYLOAD, Clock, Durability, TaskQueue, check_seconds
 from jotty.core.queue.log_backend import BUSY_TIMEOUT, LogBackend
+from jotty_backends.url_options import OPTIONS, as_durability
 
 from .store import open_store
 
@@ -18,28 +19,6 @@ if TYPE_CHECKING:
     from .log import FileLog
 
 __all__ = ["FileBackend", "FileTaskQueue"]
-
-
-def _durability(text: str) -> Durability:
-    levels: dict[str, Durability] = {"process": "process", "power": "power"}
-    if text not in levels:
-        raise ValueError(f"durability must be 'process' or 'power', not {text!r}.")
-    return levels[text]
-
-
-def _create(text: str) -> bool:
-    if text not in {"0", "1"}:
-        raise ValueError(f"create must be 1 (make the directory if there is none) or 0, not {text!r}.")
-    return text == "1"
-
-
-def _busy_timeout(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise ValueError(f"busy_timeout must be a number of seconds, not {text!r}.") from None
-    check_seconds("busy_timeout", seconds)
-    return seconds
 
 
 class FileBackend(LogBackend):
@@ -63,7 +42,7 @@ class FileBackend(LogBackend):
     """
 
     scheme = "file"
-    options = {"durability": _durability, "busy_timeout": _busy_timeout, "create": _create}  # noqa: RUF012 - as the base declares it
+    options = OPTIONS
     capabilities = frozenset({"event_loops", "processes"})
 
     def __init__(
@@ -83,7 +62,7 @@ class FileBackend(LogBackend):
                 f"directory must be a path, not the URL {named!r}. Pass the URL to open_queue()."
             )
         check_seconds("busy_timeout", busy_timeout)
-        self.durability = _durability(durability)
+        self.durability = as_durability(durability)
         self._path = str(Path(named).absolute())
         self._create = create
         place = f"file:{os.path.realpath(self._path)}"

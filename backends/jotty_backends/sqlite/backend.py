@@ -31,6 +31,7 @@ from jotty.core.queue import (
     check_seconds,
 )
 from jotty.errors import QueueClosed, StorageError
+from jotty_backends.url_options import OPTIONS, as_durability
 
 from .forks import REMEDY
 from .library import tell_of_wal_reset_bug
@@ -55,28 +56,6 @@ BUSY_TIMEOUT: Final = 5.0
 _topics: weakref.WeakValueDictionary[str, Topics] = weakref.WeakValueDictionary()
 
 
-def _durability(text: str) -> Durability:
-    levels: dict[str, Durability] = {"process": "process", "power": "power"}
-    if text not in levels:
-        raise ValueError(f"durability must be 'process' or 'power', not {text!r}.")
-    return levels[text]
-
-
-def _create(text: str) -> bool:
-    if text not in {"0", "1"}:
-        raise ValueError(f"create must be 1 (make the file if there is none) or 0, not {text!r}.")
-    return text == "1"
-
-
-def _busy_timeout(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise ValueError(f"busy_timeout must be a number of seconds, not {text!r}.") from None
-    check_seconds("busy_timeout", seconds)
-    return seconds
-
-
 class SQLiteBackend(QueueBackend):
     """A `QueueBackend` in a SQLite file, for any number of processes of one machine.
 
@@ -98,7 +77,7 @@ class SQLiteBackend(QueueBackend):
     """
 
     scheme = "sqlite"
-    options = {"durability": _durability, "busy_timeout": _busy_timeout, "create": _create}  # noqa: RUF012 - as the base declares it
+    options = OPTIONS
     capabilities = frozenset({"event_loops", "processes"})
 
     def __init__(
@@ -116,7 +95,7 @@ class SQLiteBackend(QueueBackend):
         if named.startswith("sqlite:"):
             raise ValueError(f"path must be a path, not the URL {named!r}. Pass the URL to open_queue().")
         check_seconds("busy_timeout", busy_timeout)
-        self.durability = _durability(durability)
+        self.durability = as_durability(durability)
         self.url = f"sqlite:///{quote(named)}"
         self._path = str(Path(named).absolute())
         self._busy_timeout = busy_timeout

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from jotty.core.queue import Inbox, Operation, deliver
@@ -15,7 +15,7 @@ from jotty.errors import QueueClosed, QueueError, StorageError
 from .schema import storage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from jotty.core.queue import Topics
     from jotty_backends.file_lock import FileLock
@@ -53,15 +53,13 @@ class Writer(Inbox["Tables"]):
         topics: Topics,
         patience: float,
     ) -> None:
-        super().__init__()
+        super().__init__(patience)
         self._connect = connect
         self._url = url
         self._path = path
         self._topics = topics
-        self._patience = patience
         self._begun: Sequence[Operation[Tables, Any]] = ()
         self._farewells: list[Operation[Tables, None]] = []
-        self._watchers = 0
         self._is_blocked = False
         self._is_closing = False
         self._version = 0
@@ -70,47 +68,6 @@ class Writer(Inbox["Tables"]):
         self._thread.start()
 
     # For the callers, on their event loops
-
-    async def take(
-        self,
-        step: Callable[[Tables], T],
-        *,
-        writes: bool = True,
-        undo: Callable[[Tables, T], None] | None = None,
-    ) -> T:
-        """Return or raise what a step does in a transaction of its own.
-
-        Args:
-            step: What to do; run again from the start where a neighbour in the transaction failed.
-            writes: Whether it needs a transaction that can write.
-            undo: What makes up for a step whose caller was cancelled meanwhile.
-
-        Raises:
-            StorageError: The store failed, or the step could not begin in time.
-            QueueClosed: It was closed.
-        """
-        operation = Operation(step, self._patience)
-        if undo is None:
-            return await self.perform(operation, writes=writes)
-
-        def make_up(result: T) -> Operation[Tables, None]:
-            return Operation(lambda tables: undo(tables, result), self._patience)
-
-        return await self.perform(operation, writes=writes, make_up=make_up)
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """While this is open, what other processes commit is looked for, and bumps every topic."""
-        with self._guard:
-            self._watchers += 1
-            is_first = self._watchers == 1
-        if is_first:
-            self.wake()
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._watchers -= 1
 
     def stop(self) -> None:
         """Have the thread finish what it was given, and end; returns at once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
@@ -15,7 +15,7 @@ from jotty.errors import QueueError
 from .loop import EventLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["Inbox", "Operation", "deliver"]
 
@@ -77,10 +77,15 @@ class Inbox(Generic[S]):
 
     The thread is woken once for all that the ready tasks of an event loop submit in one round, so that they
     make one group, and not while the loop is still busy with them.
+
+    Args:
+        patience: Seconds that the thread may try to begin an operation before that fails.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 0.0) -> None:
+        self._patience = patience
         self._guard = threading.Lock()
+        self._watchers = 0
         self._reads: dict[Operation[S, Any], None] = {}
         self._writes: dict[Operation[S, Any], None] = {}
         self._waking: object = None
@@ -101,6 +106,47 @@ class Inbox(Generic[S]):
         return self._ending is not None
 
     # For the callers, on their event loops
+
+    async def take(
+        self,
+        step: Callable[[S], T],
+        *,
+        writes: bool = True,
+        undo: Callable[[S, T], None] | None = None,
+    ) -> T:
+        """Return or raise what a step does.
+
+        Args:
+            step: What to do; run again from the start where a neighbour in its group failed.
+            writes: Whether it needs the right to write.
+            undo: What makes up for a step whose caller was cancelled meanwhile.
+
+        Raises:
+            StorageError: The store failed, or the step could not begin in time.
+            QueueClosed: It was closed.
+        """
+        operation = Operation(step, self._patience)
+        if undo is None:
+            return await self.perform(operation, writes=writes)
+
+        def make_up(result: T) -> Operation[S, None]:
+            return Operation(lambda store: undo(store, result), self._patience)
+
+        return await self.perform(operation, writes=writes, make_up=make_up)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While this is open, the thread looks for what other processes change."""
+        with self._guard:
+            self._watchers += 1
+            is_first = self._watchers == 1
+        if is_first:
+            self.wake()
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._watchers -= 1
 
     async def perform(
         self,
