@@ -141,7 +141,7 @@ def test_of_what_was_written_in_one_piece_all_is_read_or_nothing(
     number = max(number for number, end in enumerate(ends) if end <= length)
 
     assert ends[number] == read.length
-    assert sum(len(batch) for batch in batches[:number]) == len(read.lines)
+    assert [line for batch in batches[:number] for line in batch] == read.lines
     assert [] == read.damaged
 
 

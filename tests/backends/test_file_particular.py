@@ -614,6 +614,34 @@ anyio.run(go_on, backend=sys.argv[2])
     assert ["True", "True", "True", "2", "3"] == run_script(script, str(path), anyio_backend).split()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_a_forked_child_keeps_nobody_from_writing_a_snapshot(path: Path) -> None:
+    """Not even if its parent has died in the middle of one."""
+    script = """
+import os, sys, warnings
+from jotty_backends.file.directory import Directory
+from jotty_backends.file.snapshot import SnapshotDraft
+warnings.simplefilter("ignore", DeprecationWarning)
+root = Directory(sys.argv[1])
+end, lasting = os.pipe()
+ready, told = os.pipe()
+if not os.fork():
+    draft = SnapshotDraft(root)
+    if not os.fork():
+        os.close(lasting)
+        os.write(told, b"x")
+        os.read(end, 1)
+    os._exit(0)
+os.wait()
+os.read(ready, 1)
+SnapshotDraft(root).close()
+print("written")
+"""
+    path.mkdir()
+
+    assert "written\n" == run_script(script, str(path))
+
+
 # Several processes
 
 

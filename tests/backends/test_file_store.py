@@ -266,6 +266,17 @@ async def test_a_directory_of_other_files_is_left_alone(path: Path) -> None:
     assert "notes.txt" in (await refused(path)).problem
 
 
+async def test_the_way_to_it_may_lead_over_a_link(path: Path) -> None:
+    """As that to /tmp does on some systems."""
+    await anyio.Path(path).mkdir()
+    link = path.parent / "link"
+    await anyio.Path(link).symlink_to(path)
+    async with FileTaskQueue(link / "tasks") as queue:
+        await queue.enqueue("goal")
+
+    assert "tasks.log" in os.listdir(path / "tasks")  # noqa: PTH208
+
+
 async def test_an_empty_directory_becomes_a_store(path: Path) -> None:
     await anyio.Path(path).mkdir()
     async with FileTaskQueue(path) as queue:

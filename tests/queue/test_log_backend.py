@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,17 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from jotty.core.queue import Durability, Head, Query, QueueBackend, Record
+from jotty.core.queue import Durability, Head, Query, QueueBackend, Record, TaskStatus
+from jotty.core.queue.contents import Contents, InlineContents
 from jotty.core.queue.log import Log, LogRead
 from jotty.core.queue.log_backend import LogBackend
 from jotty.errors import QueueClosed, StorageError, StoreCorrupt
-from jotty.testing import TaskQueueConformance, task_queue_machine
+from jotty.testing import TaskQueueConformance, VirtualClock, task_queue_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from jotty.core.queue import Clock
-    from jotty.testing import VirtualClock
 
 
 class Place:
@@ -216,6 +217,143 @@ async def test_a_log_that_could_not_be_opened_is_tried_again() -> None:
     await backend.aclose()
     with pytest.raises(QueueClosed):
         await backend.open()
+
+
+@pytest.mark.anyio
+async def test_what_was_deleted_while_a_log_is_first_read_is_not_there() -> None:
+    """However many snapshots take the place of what has been read so far."""
+    place = Place()
+    writer = ListBackend(place)
+    await writer.open()
+    await writer.insert([Record(Head(id=f"{at}", status=TaskStatus.FAILED), b"{}") for at in range(9)])
+
+    class Slow(ListLog):
+        reads = 0
+
+        def read_since(self, position: Any) -> LogRead:
+            self.reads += 1
+            if self.reads == 3:  # all are deleted, and a snapshot says so
+                place.lines, place.generation = ['{"at":1,"seq":9}'], place.generation + 1
+            return super().read_since(position)
+
+    class SlowBackend(ListBackend):
+        def open_log(self, *, create: bool) -> Log:
+            return Slow(self.place)
+
+    reader = SlowBackend(place)
+    await reader.open()
+    (stored,) = await reader.insert([new("next")])
+
+    assert ["next"] == await ids(reader) == await ids(writer)
+    assert 10 == stored.head.seq
+    await reader.aclose()
+    await writer.aclose()
+
+
+@pytest.mark.anyio
+async def test_contents_that_could_not_be_flushed_are_taken_back_and_nobody_is_told_otherwise() -> None:
+    """Not even one of those who were to be written together."""
+
+    class Refusing(InlineContents):
+        flushes = 0
+
+        def flush(self) -> None:
+            self.flushes += 1
+            if self.flushes == 1:
+                raise OSError("the disk is broken")
+
+    class RefusingLog(ListLog):
+        def contents(self) -> Contents:
+            return Refusing()
+
+    class RefusingBackend(ListBackend):
+        def open_log(self, *, create: bool) -> Log:
+            return RefusingLog(self.place)
+
+    # its anchor is there already, and is not what is refused
+    backend = RefusingBackend(Place(), clock=VirtualClock())
+    await backend.open()
+    refusals: list[BaseException | None] = []
+
+    async def insert(task_id: str) -> None:
+        with pytest.raises(StorageError) as caught:
+            await backend.insert([new(task_id)])
+        refusals.append(caught.value.__cause__)
+
+    async with anyio.create_task_group() as group:
+        with backend.place.lock:
+            group.start_soon(insert, "a")
+            group.start_soon(insert, "b")
+            await anyio.sleep(0.02)
+
+    assert [OSError, OSError] == [type(one) for one in refusals]
+    assert [] == await ids(backend)
+    (stored,) = await backend.insert([new("c")])
+
+    assert 1 == stored.head.seq
+    await backend.aclose()
+
+
+@pytest.mark.anyio
+async def test_an_anchor_whose_fate_is_unknown_is_told_of_as_any_failure() -> None:
+    class Forgetful(ListLog):
+        def append(self, lines: Sequence[str]) -> Any:
+            super().append(lines)
+            raise OSError("the connection was lost")
+
+    class ForgetfulBackend(ListBackend):
+        def open_log(self, *, create: bool) -> Log:
+            return Forgetful(self.place) if not self.place.lines else ListLog(self.place)
+
+    backend = ForgetfulBackend(Place())
+    with pytest.raises(StorageError) as caught:
+        await backend.open()
+    await backend.open()
+    await backend.insert([new("b")])
+
+    assert isinstance(caught.value.__cause__, OSError)
+    assert ["b"] == await ids(backend)
+    await backend.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_log_that_is_worn_is_replaced_before_anything_is_appended() -> None:
+    class Worn(ListLog):
+        def is_worn(self) -> bool:
+            return self.place.generation == 0
+
+        def append(self, lines: Sequence[str]) -> Any:
+            assert not self.is_worn()
+            return super().append(lines)
+
+    class WornBackend(ListBackend):
+        def open_log(self, *, create: bool) -> Log:
+            return Worn(self.place)
+
+    backend = WornBackend(Place())
+    await backend.open()
+    await backend.insert([new("a")])
+
+    assert ["a"] == await ids(backend)
+    assert 1 == backend.place.generation
+    await backend.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_dropped_handle_may_be_collected_while_the_thread_is_at_work() -> None:
+    """As the collector does it, wherever it pleases; here, in the middle of what nobody may interrupt."""
+    backend = ListBackend(Place())
+    await backend.open()
+    twin = backend.clone()
+    await twin.open()
+    writer = backend._open_writer()
+    with writer._guard:
+        del twin
+        gc.collect()
+
+    assert 1 == len(writer._openers)
+    await backend.insert([new("a")])
+    await backend.aclose()
 
 
 @pytest.mark.anyio

@@ -6,7 +6,8 @@
     tasks/000/012/12345-ID.outcome-1.json     result or error; written once, and replaced by outcome-2
     tasks/000/012/12345-ID.journal.jsonl      one line for each entry
     damaged/                        what was found damaged and set aside
-    lock, format.json               who may write now, and how long the log is; what this directory is
+    lock                            who may write now; how long the log is, and whether it is to be trusted
+    format.json                     what this directory is
 
 Each line, and each of the files with one line, begins with a checksum: the CRC-32 of what follows its comma,
 up to the end of the line. The lines that were appended together, which take effect together, are numbered
@@ -17,8 +18,12 @@ to open a million. On the disk, a finished task has three files. Every local fil
 one, locks may not hold, and the log of the program warns of it.
 
 `backend` is the face; `store` makes and checks the directory; `log` is what `LogBackend` asks for, from one
-`snapshot` to the next a `generation`, written by who has the `lock`; `contents` are the files beside it;
-`envelope` and `directory` are the ways of reading and writing them all.
+`snapshot` to the next a `generation`, written by who has the `lock`, in which there is a `note`; `contents`
+are the files beside it; `envelope` and `directory` are the ways of reading and writing them all.
+
+At level "process", a loss of power may take the last seconds, and no more: a snapshot is on the disk before
+what it replaces is gone. After an fsync that failed, nobody trusts the log: a snapshot takes its place before
+anything is appended.
 """
 
 from __future__ import annotations

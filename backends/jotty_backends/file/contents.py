@@ -107,7 +107,8 @@ class FileContents(Contents):
         self._noted: dict[str, _Noted] = {}
         self._fresh: dict[tuple[str, str], bytes] = {}  # written since the log was last appended to
         self._shards: OrderedDict[tuple[str, ...], Directory] = OrderedDict()
-        self._unsynced: dict[tuple[str, ...], Directory] = {}
+        self._unsynced: dict[tuple[str, ...], Directory] = {}  # parents before their children
+        self._lasting: set[tuple[str, ...]] = set()  # to which the way survives the loss of power
         self._replaced: list[tuple[Head, str]] = []
         # those of others as well: who deleted a task may have died before its files were gone
         self._forgotten: deque[tuple[Head, _Noted]] = deque(maxlen=_FORGOTTEN)
@@ -202,9 +203,10 @@ class FileContents(Contents):
 
     def flush(self) -> None:
         """Have the names of new files survive the loss of power; the files themselves do already."""
-        unsynced, self._unsynced = self._unsynced, {}
-        for directory in unsynced.values():
+        for path, directory in list(self._unsynced.items()):
             sync(directory.descriptor)
+            del self._unsynced[path]  # now, and not where the system refused
+            self._lasting.add(path)
 
     def settle(self) -> None:
         """Remove the files of tasks that were deleted, and outcomes that were replaced."""
@@ -237,6 +239,7 @@ class FileContents(Contents):
                 )
                 if first + _SHARD <= last_seq and group.remove_child(shard):
                     self._shards.pop(("tasks", name, shard), None)
+                    self._lasting.discard(("tasks", name, shard))
                 yield
 
     def _has_damaged_lines(self) -> bool:
@@ -266,12 +269,13 @@ class FileContents(Contents):
 
     def _shard(self, head: Head, *, create: bool = False) -> Directory:
         path = "tasks", *shard_of(head.seq)
-        if path in self._shards:
+        is_certain = not (create and self._is_synced) or path in self._lasting or path in self._unsynced
+        if is_certain and path in self._shards:
             self._shards.move_to_end(path)
             return self._shards[path]
         directory = self._root
         for depth, name in enumerate(path):
-            if create and self._is_synced:
+            if not is_certain:
                 self._unsynced[path[:depth]] = directory
             directory = directory.child(name, create=create)
         self._shards[path] = directory

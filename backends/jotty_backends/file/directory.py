@@ -6,16 +6,13 @@ import errno
 import os
 import sys
 import weakref
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import Final
 
 from jotty.core.queue.points import reached
 
 if sys.platform != "win32":
     import fcntl
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["Directory", "cut", "lock_now", "read_at", "sync", "write"]
 
@@ -108,23 +105,23 @@ class Directory:
             os.close(descriptor)
         reached("file.create.after")
 
-    @contextmanager
-    def replacing(self, name: str, *, is_synced: bool) -> Iterator[int]:
-        """Write a file under another name, and give it this one at the end: then it is there whole."""
+    def prepare(self, name: str, data: bytes) -> None:
+        """Write what is to be a file, under another name; it survives the loss of power."""
         made = f"{name}.new"
         self.remove(made)
         descriptor = self.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             reached("file.write.before")
-            yield descriptor
+            write(descriptor, data)
             reached("file.write.after")
-            if is_synced:
-                sync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)
-        self.rename(made, name)
-        if is_synced:
-            sync(self.descriptor)
+
+    def establish(self, name: str) -> None:
+        """Give what was prepared its name, in place of what has it: then it is there whole, and lasts."""
+        self.rename(f"{name}.new", name)
+        sync(self.descriptor)
 
     def rename(self, name: str, new: str, directory: Directory | None = None) -> None:
         """Give a file another name, or move it to another directory."""

@@ -57,7 +57,7 @@ class Batches:
     """Whole batches.
 
     Attributes:
-        lines: Those that are sound, as JSON again.
+        lines: Those that are sound, as they were written.
         length: How many bytes the batches have.
         damaged: Where the others begin and end.
     """
@@ -79,15 +79,16 @@ def read_batches(data: bytes) -> Batches:
     in_batch: list[str] = []
     while (end := data.find(b"\n", at)) != -1:
         rest = opened(data[at:end])
+        behind = 0  # this line in its batch
         if rest is None:
             damaged.append((at, end))
-        else:
+        elif rest.startswith(_PART):
+            stop = rest.index(b"]")
+            part, parts = rest[len(_PART) : stop].split(b",")
+            behind, rest = int(parts) - int(part), rest[stop + 2 :]
+        if rest is not None:
             in_batch.append("{" + rest.decode())
-        if missing:
-            missing -= 1
-        elif rest is not None and rest.startswith(_PART):
-            part, parts = rest[len(_PART) : rest.index(b"]")].split(b",")
-            missing = int(parts) - int(part)
+        missing = missing - 1 if missing else behind
         at = end + 1
         if not missing:
             lines += in_batch

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from jotty.core.queue.points import reached
 from jotty.errors import StorageError
 from jotty_backends.file_lock import FileLock
+
+from .note import LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .directory import Directory
 
-__all__ = ["LOCK", "StoreLock", "noted_length"]
-
-LOCK: Final = "lock"
-_CLOSED: Final = -1
-
-
-def noted_length(root: Directory) -> tuple[int, int] | None:
-    """Return what was last noted, if anything was: a generation, and how long its log was at least."""
-    try:
-        generation, length = map(int, root.read(LOCK).split())
-    except (FileNotFoundError, ValueError):
-        return None
-    return generation, length
+__all__ = ["StoreLock"]
 
 
 class StoreLock:
@@ -55,7 +44,6 @@ class StoreLock:
         self._is_wanted = False
         self._lock = FileLock(str(Path(root.path) / LOCK), self._on_news)
         self._identity = root.identity_of(LOCK)
-        self._descriptor = _CLOSED
 
     @contextmanager
     def held(self, timeout: float) -> Iterator[None]:
@@ -80,21 +68,9 @@ class StoreLock:
                 self._lock.release()
         reached("file.unlock.after")
 
-    def note(self, generation: int, length: int) -> None:
-        """Write down how long the log is: what is shorter one day was not left so by a write cut short."""
-        reached("file.note.before")
-        with suppress(OSError):  # the log is what counts
-            if self._descriptor == _CLOSED:
-                self._descriptor = self._root.open(LOCK, os.O_WRONLY)
-            os.pwrite(self._descriptor, b"%20d %20d\n" % (generation, length), 0)
-        reached("file.note.after")
-
     def close(self) -> None:
         """Let go of it for good."""
         self._lock.close()
-        if self._descriptor != _CLOSED:
-            os.close(self._descriptor)
-            self._descriptor = _CLOSED
 
     def _acquire(self, timeout: float) -> bool:
         self._has_come.clear()

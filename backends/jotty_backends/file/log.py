@@ -18,7 +18,8 @@ from .contents import FileContents
 from .directory import cut, read_at, sync, write
 from .envelope import read_batches, sealed_batch
 from .generation import LOG, Generation, header_of
-from .lock import StoreLock, noted_length
+from .lock import StoreLock
+from .note import Note, noted_length
 from .snapshot import Snapshot, SnapshotDraft
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ logger = logging.getLogger("jotty.queue.file")
 
 _CHUNK: Final = 1 << 20
 _SMALL: Final = 4 << 20  # bytes; no log is too long with fewer
+_SUSPECT: Final = "what was written last may not have come to the disk."
 
 
 @attrs.frozen
@@ -64,10 +66,10 @@ class FileLog(Log):
         self._is_synced = is_synced
         self._patience = patience
         self._lock: StoreLock | None = None
+        self._note = Note(root)
         self._snapshot: Snapshot | None = None
         self._snapshot_size = 0
         self._has_damage = False
-        self._is_suspect = False
         self._log = Generation.opened(root, url)
         self._at = _Place(0, 0)  # behind the last batch that was read or written
 
@@ -75,6 +77,7 @@ class FileLog(Log):
         """Close the files."""
         if self._lock is not None:
             self._lock.close()
+        self._note.close()
         if self._snapshot is not None:
             self._snapshot.close()
         self._log.close()
@@ -151,7 +154,7 @@ class FileLog(Log):
             self._snapshot.close()
         self._log.close()
         self._log, self._snapshot, self._snapshot_size = log, None, 0
-        self._has_damage = self._is_suspect = False
+        self._has_damage = False
 
     def _read_snapshot(self, position: _Place) -> LogRead:
         if self._snapshot is None:
@@ -261,14 +264,14 @@ class FileLog(Log):
         if self._is_synced:
             self._sync()
         self._at = _Place(self._log.number, end + len(data))
-        self._open_lock().note(self._at.generation, self._at.offset)
+        self._note.set_length(self._at.generation, self._at.offset)
         return self._at
 
     def _check_writable(self) -> None:
         if not self._log.is_writable:
             raise PermissionError(errno.EACCES, "the system does not let it be written", LOG)
-        if self._is_suspect:
-            raise StorageError(self._url, "what was written last may not have come to the disk.")
+        if self._note.is_suspect:
+            raise StorageError(self._url, _SUSPECT)
 
     def _sync(self) -> None:
         try:
@@ -276,14 +279,14 @@ class FileLog(Log):
         except OSError:
             # nobody knows what has come to the disk, and a second try would say that all has: all is to be
             # written anew
-            self._is_suspect = True
+            self._note.suspect()
             raise
 
     # Snapshots
 
     def is_worn(self) -> bool:
-        """Whether it lost its way to the disk."""
-        return self._is_suspect
+        """Whether some of it may have lost its way to the disk."""
+        return self._note.is_suspect
 
     def is_long(self, lines: int, tasks: int) -> bool:
         """Whether the log is much longer than its snapshot, or holds damaged lines."""
@@ -295,20 +298,26 @@ class FileLog(Log):
         return SnapshotDraft(self._root)
 
     def snapshot(self, lines: SnapshotDraft, position: _Place) -> _Place:
-        """Begin another log, from that snapshot on; the old one is there until it takes its place."""
+        """Begin another log, from that snapshot on; the old one is there until it takes its place.
+
+        That survives the loss of power at every level: else it would take all tasks, not the last ones alone.
+        """
         old = self._log
         if position.generation != old.number:
             return self._at
-        name = f"snapshot-{old.number + 1}.jsonl"
-        lines.finish(name, is_synced=self._is_synced)
-        header = header_of(old.number + 1, position.offset, name)
         since = read_at(old.descriptor, position.offset, self._at.offset)
-        with self._root.replacing(LOG, is_synced=self._is_synced) as descriptor:
-            write(descriptor, header + since)
+        if since and self._note.is_suspect:
+            raise StorageError(self._url, _SUSPECT)
+        name = f"snapshot-{old.number + 1}.jsonl"
+        lines.finish(name)
+        header = header_of(old.number + 1, position.offset, name)
+        self._root.prepare(LOG, header + since)
+        with self._note.suspecting():
+            self._root.establish(LOG)
         self._change_to(Generation.opened(self._root, self._url))
         self._snapshot_size = self._root.status(name).st_size
         with suppress(OSError):  # the old ones harm nobody
             self._root.remove(*(one for one in self._root.names() if _is_snapshot(one) and one != name))
         self._at = _Place(self._log.number, len(header) + len(since))
-        self._open_lock().note(self._at.generation, self._at.offset)
+        self._note.set_length(self._at.generation, self._at.offset)
         return self._at

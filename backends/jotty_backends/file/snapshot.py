@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from jotty.core.queue.points import reached
 from jotty.errors import StoreCorrupt
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot", "SnapshotDraft"]
 
 _CHUNK: Final = 1 << 20
+_PIECE: Final = 4 << 20  # bytes between two syncs: the last one, for which all others wait, is short
 _DRAFT: Final = "snapshot.new"
 _CLOSED: Final = -1
 
@@ -44,7 +48,10 @@ class SnapshotDraft:
         except BaseException:
             os.close(self._descriptor)
             raise
+        _close_in_children()
+        _drafts.add(self)
         self._number = 0
+        self._unsynced = 0
 
     def _check_name(self) -> None:
         if self._root.identity_of(_DRAFT) != self._root.identity_of_open(self._descriptor):
@@ -54,23 +61,44 @@ class SnapshotDraft:
         """Write lines behind the others."""
         pieces = [sealed(line[1:].encode()) for line in lines]
         self._number += len(pieces)
+        data = b"".join(pieces)
         reached("file.write.before")
-        write(self._descriptor, b"".join(pieces))
+        write(self._descriptor, data)
         reached("file.write.after")
-
-    def finish(self, name: str, *, is_synced: bool) -> None:
-        """Give it its name, now that it is whole."""
-        write(self._descriptor, sealed(b'"end":%d}' % self._number))
-        if is_synced:
+        self._unsynced += len(data)
+        if self._unsynced >= _PIECE:
             sync(self._descriptor)
+            self._unsynced = 0
+
+    def finish(self, name: str) -> None:
+        """Give it its name, now that it is whole; from now on it survives the loss of power."""
+        write(self._descriptor, sealed(b'"end":%d}' % self._number))
+        sync(self._descriptor)
         self._root.rename(_DRAFT, name)
+        sync(self._root.descriptor)
         self.close()
 
     def close(self) -> None:
         """Let go of it; what has no name of its own yet is written over by the next one."""
-        if self._descriptor != _CLOSED:
-            os.close(self._descriptor)
-            self._descriptor = _CLOSED
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        if descriptor != _CLOSED:
+            os.close(descriptor)
+
+
+_drafts: WeakSet[SnapshotDraft] = WeakSet()
+
+
+@cache
+def _close_in_children() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_close_all)
+
+
+def _close_all() -> None:
+    """Let go of drafts in a forked child, which shares their lock: it would outlive the parent there."""
+    for draft in list(_drafts):
+        with suppress(OSError):
+            draft.close()
 
 
 class Snapshot:

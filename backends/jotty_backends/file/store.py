@@ -8,16 +8,17 @@ import logging
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jotty.errors import SchemaError, StorageError, StoreCorrupt
 from jotty_backends.file_lock import FileLock
 
-from .directory import Directory, sync, write
+from .directory import Directory, sync
 from .generation import LOG, VERSION, header_of
-from .lock import LOCK
 from .log import FileLog
+from .note import LOCK, Note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,10 +56,10 @@ def open_store(path: str, url: str, *, create: bool, is_synced: bool, patience: 
     """
     if sys.platform == "win32":
         raise StorageError(url, "it needs flock, which this system does not have. Use sqlite: instead.")
-    root = _open_root(path, url, create=create, is_synced=is_synced)
+    root = _open_root(path, url, create=create)
     try:
         if not _is_store(root, url):
-            _make(root, url, patience if create else None, is_synced=is_synced)
+            _make(root, url, patience if create else None)
         _warn_of_network(root, url)
         return FileLog(root, url=url, is_synced=is_synced, patience=patience)
     except BaseException:
@@ -66,7 +67,7 @@ def open_store(path: str, url: str, *, create: bool, is_synced: bool, patience: 
         raise
 
 
-def _open_root(path: str, url: str, *, create: bool, is_synced: bool) -> Directory:
+def _open_root(path: str, url: str, *, create: bool) -> Directory:
     try:
         return Directory(path)
     except FileNotFoundError:
@@ -81,10 +82,7 @@ def _open_root(path: str, url: str, *, create: bool, is_synced: bool) -> Directo
     parent = Path(path).parent
     if not parent.is_dir():
         raise StorageError(url, f"the directory {str(parent)!r} does not exist. Create it first.")
-    within = Directory(str(parent))
-    within.child(Path(path).name, create=True)
-    if is_synced:
-        sync(within.descriptor)
+    Directory(str(parent.resolve())).child(Path(path).name, create=True)
     return Directory(path)
 
 
@@ -115,8 +113,11 @@ def _refuse_foreign(root: Directory, names: Sequence[str], url: str) -> None:
         raise StoreCorrupt(url, f"{FORMAT} is missing. Restore it from a backup, or delete the directory.")
 
 
-def _make(root: Directory, url: str, patience: float | None, *, is_synced: bool) -> None:
-    """Make the store, unless another process has just done so; None waits for nobody, and makes nothing."""
+def _make(root: Directory, url: str, patience: float | None) -> None:
+    """Make the store, unless another process has just done so; None waits for nobody, and makes nothing.
+
+    At every level it survives the loss of power, which otherwise might leave files without what they held.
+    """
     if patience is None:
         raise StorageError(url, f"there is no store at {root.path!r}. Check the path.")
     lock = FileLock(str(Path(root.path) / LOCK), lambda: None)
@@ -128,14 +129,23 @@ def _make(root: Directory, url: str, patience: float | None, *, is_synced: bool)
             time.sleep(_RETRY_EVERY)
         if _is_store(root, url):
             return
-        with root.replacing(LOG, is_synced=is_synced) as descriptor:
-            write(descriptor, header_of())
+        _sync_parent(root)
+        root.prepare(LOG, header_of())
+        root.establish(LOG)
         # last, for it says that the rest is there
-        with root.replacing(FORMAT, is_synced=is_synced) as descriptor:
-            described = {"store": _STORE, "version": VERSION}
-            write(descriptor, json.dumps(described).encode() + b"\n")
+        root.prepare(FORMAT, json.dumps({"store": _STORE, "version": VERSION}).encode() + b"\n")
+        with closing(Note(root)) as note, note.suspecting():
+            root.establish(FORMAT)
     finally:
         lock.close()
+
+
+def _sync_parent(root: Directory) -> None:
+    try:
+        parent = Directory(str(Path(root.path).parent.resolve()))
+    except PermissionError:
+        return  # who may not read it did not make the directory in it
+    sync(parent.descriptor)
 
 
 def _warn_of_network(root: Directory, url: str) -> None:

@@ -26,7 +26,7 @@ __all__ = ["Writer"]
 
 T = TypeVar("T")
 
-_TICK: Final = 0.01  # seconds between two looks at what no one tells us: others' commits and locks
+_TICK: Final = 0.012  # seconds between two looks at what no one tells us: others' commits and locks
 _FILE_CHECKED_EVERY: Final = 0.5  # seconds, while all we do is look
 
 

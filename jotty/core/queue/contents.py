@@ -95,7 +95,11 @@ class Contents(ABC):
         """Let go of all that a task has; it is being deleted."""
 
     def flush(self) -> None:  # noqa: B027 - there may be nothing to do
-        """Have what was kept survive what the log survives; called before the log is appended to."""
+        """Have what was kept survive what the log survives; called before the log is appended to.
+
+        Where that fails, nothing is appended, and what was kept is taken back. It is called again before the
+        next time, and then owes all that it did not do.
+        """
 
     def settle(self) -> None:  # noqa: B027 - as above
         """Remove for good what was forgotten or replaced; called once the log says so."""

@@ -236,4 +236,5 @@ class LogBackend(QueueBackend):
                     create=not self._shared.was_open,
                 )
                 writer.join(self)
+                writer.start()
         return writer

@@ -31,7 +31,10 @@ _MOMENT: Final = 0.05  # seconds to wait for the lock, likewise
 
 
 class InDoubt(Exception):
-    """The log failed for the `__cause__`, but what was to be appended may be there."""
+    """The log failed for the `__cause__`, and nobody may try again as if nothing had happened.
+
+    What was to be appended may be there, or what belongs to it may have lost its way to the disk.
+    """
 
 
 class LogSession:
@@ -75,7 +78,7 @@ class LogSession:
         is_first, is_anew, has_news = self._position is None, False, False
         while True:
             read = self.log.read_since(self._position)
-            if read.is_anew and not is_first:
+            if read.is_anew and self._position is not None:  # which may be in the middle of the first time
                 self.state = LoggedState(self.log.contents())
                 self._lines, is_anew = 0, True
             self._position = read.position
@@ -92,30 +95,46 @@ class LogSession:
             self._topics.bump(touched)
         return has_news
 
+    def prepare(self) -> None:
+        """Get ready to append, with the lock: catch up, and put a snapshot in place of a log that is worn.
+
+        Raises:
+            StorageError, OSError: The log failed; this session cannot go on.
+        """
+        self.catch_up()
+        if self.log.is_worn():
+            self._end_chore()  # or the snapshot under way would be in the way of this one
+            self._rewrite()
+
     def commit(self) -> Sequence[str]:
         """Append what the state has gathered, and return the topics that have changed.
 
         Raises:
             StorageError, OSError: It could not be appended, and is still gathered.
-            InDoubt: The log failed for this reason, and yet it was appended; or nobody knows.
+            InDoubt: The log failed for this reason, and yet it was appended, or nobody knows; or the contents
+                did, and all has been taken back.
         """
         now = self._clock.now()
         lines = self.state.changes(now)
         if lines:
-            self.state.contents.flush()
+            self._flush()
             try:
                 self._position = self.log.append(lines)
             except (StorageError, OSError) as failure:
                 self._find_out(lines, failure)
                 raise
             self.state.seen = now
-        return self._settle(len(lines))
-
-    def _settle(self, number: int) -> Sequence[str]:
-        self._lines += number
+        self._lines += len(lines)
         topics = self.state.settle()
         self.state.contents.settle()
         return topics
+
+    def _flush(self) -> None:
+        try:
+            self.state.contents.flush()
+        except (StorageError, OSError) as failure:
+            self.state.take_back()
+            raise InDoubt from failure
 
     def _find_out(self, lines: Sequence[str], failure: Exception) -> None:
         """Look whether lines were appended for all that.
@@ -134,42 +153,46 @@ class LogSession:
             self.is_lost = True
             raise InDoubt from failure
         self._position = read.position
-        self._topics.bump(self._settle(len(lines)))
+        self._lines += len(lines)
+        # the contents settle with what is appended next: until then these lines may yet be lost
+        self._topics.bump(self.state.settle())
         raise InDoubt from failure
 
     def anchor(self, patience: float) -> None:
         """Have a steady clock go by the log's anchor, which is given one of this boot if it has none.
 
         Raises:
-            StorageError: Others keep the log for longer than the patience.
+            StorageError, OSError: The log failed, or others keep it for longer than the patience.
         """
         clock = self._clock
         if not isinstance(clock, SteadyClock) or self._take_anchor(clock):
             return
         try:
             with self.log.lock(patience):
-                self.catch_up()
+                self.prepare()
                 if not self._take_anchor(clock):
                     self.state.anchored(clock.new_anchor(self.state.seen))
                     self.commit()
         except TimeoutError as late:
             problem = f"others kept it locked for more than {patience:g} s."
             raise StorageError(self._url, problem) from late
+        except InDoubt as doubt:
+            raise StorageError(self._url, f"{doubt.__cause__}.") from doubt.__cause__
 
     def close(self) -> None:
         """Let go of the log."""
+        self._end_chore()
+        self.log.close()
+
+    def _end_chore(self) -> None:
         if self._chore is not None:
             self._chore.close()
-        self.log.close()
+            self._chore = None
 
     # Snapshots
 
-    def rewrite(self) -> None:
-        """Put a snapshot in place of the log at once; with the lock, caught up, and nothing gathered.
-
-        Raises:
-            StorageError, OSError: It could not be written; nothing has changed.
-        """
+    def _rewrite(self) -> None:
+        """Put a snapshot in place of the log at once; with the lock, caught up, and nothing gathered."""
         lines = self.state.snapshot(self._clock.now())
         draft = self.log.draft()
         if draft is None:
@@ -207,7 +230,7 @@ class LogSession:
         draft, position = self.log.draft(), self._position
         lines = self.state.snapshot(self._clock.now())
         if draft is None:
-            while not self._locked(self.rewrite):
+            while not self._locked(self._rewrite):
                 yield
         else:
             with closing(draft):

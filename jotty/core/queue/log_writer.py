@@ -26,7 +26,7 @@ __all__ = ["LogWriter", "Opener"]
 
 T = TypeVar("T")
 
-_TICK: Final = 0.007  # seconds between two looks at what other processes have appended; under 1 % of a core
+_TICK: Final = 0.01  # seconds between two looks at what other processes have appended; under 1 % of a core
 _SLICE: Final = 0.05  # seconds to wait for the lock before the readers get their turn
 
 
@@ -57,7 +57,7 @@ class LogWriter(Inbox["LoggedState"]):
         self._topics = topics
         self._clock = clock
         self._patience = patience
-        self._openers: dict[int, weakref.WeakMethod[Callable[..., Log]]] = {}
+        self._openers: dict[int, weakref.ref[Opener]] = {}
         self._create = create
         self._session: LogSession | None = None
         self._problem: Exception | None = None
@@ -68,6 +68,9 @@ class LogWriter(Inbox["LoggedState"]):
         self._has_asked = False
         self._is_closing = False
         self._thread = threading.Thread(target=self._main, name=f"jotty {url}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; the first handle has joined."""
         self._thread.start()
 
     # For the handles, on their event loops
@@ -77,16 +80,13 @@ class LogWriter(Inbox["LoggedState"]):
         with self._guard:
             if self._is_closing or self.is_ended:
                 return False
-            self._openers[id(handle)] = weakref.WeakMethod(handle.open_log)
-        weakref.finalize(handle, self._leave, id(handle)).atexit = False
+            self._openers[id(handle)] = weakref.ref(handle)
+        weakref.finalize(handle, self._drop, id(handle)).atexit = False
         return True
 
-    def _leave(self, number: int) -> None:
-        if self.is_inherited:
-            return
-        with self._guard:
-            self._openers.pop(number, None)
-            self._is_closing = not self._openers
+    def _drop(self, number: int) -> None:
+        # takes no lock: the collector calls it anywhere, also where one is held
+        self._openers.pop(number, None)
         self.wake()
 
     async def leave(self, handle: Opener) -> None:
@@ -95,8 +95,9 @@ class LogWriter(Inbox["LoggedState"]):
         with self._guard:
             is_last = not self.is_ended and not self._openers.keys() - {id(handle)}
             if is_last:
+                self._is_closing = True
                 self._farewells.append(farewell)
-        self._leave(id(handle))
+        self._drop(id(handle))
         if is_last:
             await farewell.done.wait()
         if is_last or self.is_ended:
@@ -164,7 +165,7 @@ class LogWriter(Inbox["LoggedState"]):
     def _turn(self) -> bool:
         """Do what there is to do, or wait for it; False if this was the last."""
         if not (self.has_reads() or self.has_writes()):
-            if self._is_closing:
+            if self._is_over():
                 return False
             self._pass_on()
             if not self._do_chore():
@@ -177,6 +178,12 @@ class LogWriter(Inbox["LoggedState"]):
             self._write()
             self._do_chore()
         return True
+
+    def _is_over(self) -> bool:
+        """Whether no handle is left; then none can join any more."""
+        with self._guard:
+            self._is_closing = self._is_closing or not self._openers
+            return self._is_closing
 
     def _do_chore(self) -> bool:
         """Use a moment in which nobody waits, or was made to wait; whether there is more to do."""
@@ -201,11 +208,9 @@ class LogWriter(Inbox["LoggedState"]):
         return self._session
 
     def _open_log(self) -> Log:
-        with self._guard:
-            handles = list(self._openers.values())
-        for handle in handles:
-            if (open_log := handle()) is not None:
-                return open_log(create=self._create)
+        for opener in self._openers.copy().values():
+            if (handle := opener()) is not None:
+                return handle.open_log(create=self._create)
         raise QueueClosed(self._url)
 
     def _let_go(self) -> None:
@@ -269,9 +274,7 @@ class LogWriter(Inbox["LoggedState"]):
                 return
             self._has_asked = False
             try:
-                session.catch_up()
-                if session.log.is_worn():
-                    session.rewrite()
+                session.prepare()
             except (StorageError, OSError) as exc:
                 self._let_go()
                 self._fail(self.take_writes(), exc)

@@ -178,14 +178,18 @@ class LoggedState(QueueState):
             self._parents[head.id] = parents
 
     def _link(self, head: Head) -> None:
-        before = self._parents.get(head.id, set())
+        before = self._parents.get(head.id)
         super()._link(head)
-        self._undo.append(partial(self._untie, head.id, before, self._parents[head.id] - before))
+        added = self._parents[head.id] - (before or set())
+        self._undo.append(partial(self._untie, head.id, before, added))
 
-    def _untie(self, child_id: str, before: set[str], added: set[str]) -> None:
+    def _untie(self, child_id: str, before: set[str] | None, added: set[str]) -> None:
         for parent_id in added:
             del self._children[parent_id][child_id]
-        self._parents[child_id] = before
+        if before is None:
+            self._parents.pop(child_id, None)
+        else:
+            self._parents[child_id] = before
 
     def _unlink(self, parent: Head) -> list[Head]:
         before = self._children.get(parent.id)

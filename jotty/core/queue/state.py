@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right, insort
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -19,12 +20,14 @@ from .backend import Change, Claimed, ClaimRequest, Outcome, Present, Query, Rec
 from .task import LIVE, Head, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 __all__ = ["QueueState"]
 
 PRIORITIES: Final = range(1, 6)
 MIN_COMPACTED: Final = 64  # below this, stale heap entries are not worth a rebuild
+
+Entry = tuple[int, int, str]  # of a heap: when, seq and id
 
 
 class QueueState:
@@ -43,12 +46,9 @@ class QueueState:
         self._live = 0
         self._seq = 0
         self._by_seq: list[tuple[int, str]] = []
-        self._finished: dict[str, None] = {}
-        self._last_finished = (
-            0  # no task of the above ended later; 0 if they are not in the order of their ends
-        )
-        self._ready: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
-        self._due: list[tuple[int, int, str]] = []
+        self._ready: dict[tuple[str, int], list[Entry]] = {}
+        self._due: list[Entry] = []
+        self._ended: list[Entry] = []
         self._children: dict[str, dict[str, None]] = {}
         self._parents: dict[str, set[str]] = {}
         self._workers: dict[str, Present] = {}
@@ -279,13 +279,13 @@ class QueueState:
             self._move(old, head)
         if head.status is TaskStatus.PENDING and not (old and _line(old) == _line(head)):
             heap = self._ready.setdefault((head.lane, head.priority), [])
-            heapq.heappush(heap, (head.run_at, head.seq, head.id))
-            if len(heap) > 2 * self._live + MIN_COMPACTED:
-                heap[:] = sorted(entry for entry in set(heap) if self._is_ready_entry(entry, head.priority))
+            is_true = partial(self._is_ready_entry, priority=head.priority)
+            _push(heap, (head.run_at, head.seq, head.id), self._live, is_true)
         if head.due is not None and (old is None or old.due != head.due):
-            heapq.heappush(self._due, (head.due, head.seq, head.id))
-            if len(self._due) > 2 * self._live + MIN_COMPACTED:
-                self._due[:] = sorted(filter(self._is_due_entry, set(self._due)))
+            _push(self._due, (head.due, head.seq, head.id), self._live, self._is_due_entry)
+        if head.status not in LIVE and not (old and _end(old) == _end(head)):
+            number = len(self._heads) - self._live
+            _push(self._ended, (head.finished_at, head.seq, head.id), number, self._is_ended_entry)
 
     def _enter(self, head: Head) -> None:
         """Give a new task its place in the order of enqueue."""
@@ -305,14 +305,6 @@ class QueueState:
             self._keys[head.key] = head.id
         elif head.key and was_live and self._keys.get(head.key) == head.id:
             del self._keys[head.key]
-        if not is_live:
-            is_in_order = head.finished_at >= self._last_finished and (
-                self._last_finished or not self._finished
-            )
-            self._last_finished = head.finished_at if is_in_order else 0
-            self._finished[head.id] = None
-        elif old is not None and not was_live:
-            del self._finished[head.id]
 
     def _remove(self, head: Head) -> None:
         """Take a task out of the indexes."""
@@ -322,13 +314,12 @@ class QueueState:
         self._children.pop(head.id, None)
         self._parents.pop(head.id, None)
         if head.status not in LIVE:
-            del self._finished[head.id]
             return
         self._live -= 1
         if head.key and self._keys.get(head.key) == head.id:
             del self._keys[head.key]
 
-    def _soonest(self, lanes: Collection[str], priority: int) -> tuple[tuple[int, int, str], str] | None:
+    def _soonest(self, lanes: Collection[str], priority: int) -> tuple[Entry, str] | None:
         """Return (run_at, seq, id) and lane of the first pending task of a priority, ready or not."""
         soonest = None
         for lane in lanes:
@@ -337,7 +328,7 @@ class QueueState:
                 soonest = top, lane
         return soonest
 
-    def _top(self, lane: str, priority: int) -> tuple[int, int, str] | None:
+    def _top(self, lane: str, priority: int) -> Entry | None:
         heap = self._ready.get((lane, priority))
         while heap:
             if self._is_ready_entry(heap[0], priority):
@@ -345,11 +336,11 @@ class QueueState:
             heapq.heappop(heap)
         return None
 
-    def _is_ready_entry(self, entry: tuple[int, int, str], priority: int) -> bool:
+    def _is_ready_entry(self, entry: Entry, priority: int) -> bool:
         head = self._heads.get(entry[2])
         if head is None or head.status is not TaskStatus.PENDING:
             return False
-        return (head.run_at, head.priority) == (entry[0], priority)
+        return (head.run_at, head.seq, head.priority) == (*entry[:2], priority)
 
     def _next_at(self, lanes: Collection[str]) -> int | None:
         soonest = [found[0][0] for priority in PRIORITIES if (found := self._soonest(lanes, priority))]
@@ -362,9 +353,13 @@ class QueueState:
         while self._due and not self._is_due_entry(self._due[0]):
             heapq.heappop(self._due)
 
-    def _is_due_entry(self, entry: tuple[int, int, str]) -> bool:
+    def _is_due_entry(self, entry: Entry) -> bool:
         head = self._heads.get(entry[2])
-        return head is not None and head.due == entry[0]
+        return head is not None and (head.due, head.seq) == entry[:2]
+
+    def _is_ended_entry(self, entry: Entry) -> bool:
+        head = self._heads.get(entry[2])
+        return head is not None and head.status not in LIVE and (head.finished_at, head.seq) == entry[:2]
 
     def _candidates(self, query: Query) -> Iterator[Head]:
         """Return heads in the query's order, as few as its most selective condition allows."""
@@ -388,21 +383,43 @@ class QueueState:
         return (self._heads[task_id] for _, _, task_id in true)
 
     def _finished_until(self, instant: int) -> Iterator[Head]:
-        """Walk the finished tasks from the oldest; those of one instant in the order in which they ended."""
-        if not self._last_finished and self._finished:
-            ends = {task_id: self._heads[task_id].finished_at for task_id in self._finished}
-            self._finished = dict.fromkeys(sorted(ends, key=ends.__getitem__))
-            self._last_finished = max(ends.values())
-        for task_id in self._finished:
-            head = self._heads[task_id]
-            if head.finished_at >= instant:
+        """Walk the finished tasks from the one that ended first."""
+        while self._ended and not self._is_ended_entry(self._ended[0]):
+            heapq.heappop(self._ended)
+        last = None
+        for entry in _in_order(self._ended):
+            if entry[0] >= instant:
                 return
-            yield head
+            if entry != last and self._is_ended_entry(entry):
+                yield self._heads[entry[2]]
+            last = entry
+
+
+def _push(heap: list[Entry], entry: Entry, number: int, is_true: Callable[[Entry], bool]) -> None:
+    """Add an entry, and drop the stale ones once they outnumber those that can be true."""
+    heapq.heappush(heap, entry)
+    if len(heap) > 2 * number + MIN_COMPACTED:
+        heap[:] = sorted(filter(is_true, set(heap)))
+
+
+def _in_order(heap: list[Entry]) -> Iterator[Entry]:
+    """Walk a heap from its least entry on, and leave it as it is."""
+    next_ones = [(heap[0], 0)] if heap else []
+    while next_ones:
+        entry, at = heapq.heappop(next_ones)
+        yield entry
+        for child in range(2 * at + 1, min(2 * at + 3, len(heap))):
+            heapq.heappush(next_ones, (heap[child], child))
 
 
 def _line(head: Head) -> tuple[TaskStatus, int, int]:
     """Where a head stands in the lines of ready tasks."""
     return head.status, head.priority, head.run_at
+
+
+def _end(head: Head) -> int | None:
+    """When a task ended; None while it is live."""
+    return None if head.status in LIVE else head.finished_at
 
 
 def _is_held(head: Head, lease: int) -> bool:
