@@ -17,6 +17,7 @@ from jotty import (
     Goto,
     MemoryTaskQueue,
     Resource,
+    RetryPolicy,
     TaskQueue,
     TaskStatus,
     WorkflowMode,
@@ -711,3 +712,67 @@ async def test_an_actor_may_leave_a_goal_to_other_workers(
     assert left is not None
     assert (left.status, left.attempt) == (TaskStatus.PENDING, 0)
     assert (await work.result(task_id))["final_output"] == "model"
+
+
+async def test_c25_an_actor_that_interrupts_its_worker_uses_up_its_own_attempts(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    @actor
+    async def quits(goal: str) -> str:
+        if goal == "quit":
+            raise KeyboardInterrupt
+        return goal
+
+    work = workflow(queue, clock, quits)
+    bad = await work.enqueue_task("quit", priority=1, max_attempts=2, retry=RetryPolicy(delay=0))
+    good = await work.enqueue_task("go on", max_attempts=1)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            await work.process_queue(drain=True, max_concurrent=1)
+    await work.process_queue(drain=True)
+
+    task = await queue.get(bad)
+    assert task is not None
+    assert task.error is not None
+    assert (task.status, task.attempt, task.error["type"]) == (TaskStatus.FAILED, 2, "ActorError")
+    assert "Actor 'quits' raised KeyboardInterrupt, which ended the worker." in task.error["message"]
+    assert (await work.result(good))["final_output"] == "go on"
+
+
+@pytest.mark.parametrize("message", ["lone \ud800", "x" * 5_000_000], ids=["no unicode", "long"])
+async def test_c31_the_error_of_an_actor_decides_whatever_its_text(
+    queue: MemoryTaskQueue, clock: VirtualClock, message: str
+) -> None:
+    attempts: list[int] = []
+
+    @actor(retries=1)
+    async def fails() -> None:
+        attempts.append(1)
+        raise ValueError(message)
+
+    work = workflow(queue, clock, fails)
+    task_id = await work.enqueue_task("g", max_attempts=3)
+    await drain(work, clock)
+
+    task = await queue.get(task_id)
+    assert task is not None
+    assert task.error is not None
+    assert (task.status, task.attempt, task.error["type"]) == (TaskStatus.FAILED, 3, "ValueError")
+    assert len(attempts) == 6
+    events = [event["type"] async for event in work.stream(task_id)]
+    assert (events.count("agent_retry"), events.count("agent_error")) == (3, 3)
+
+
+async def test_c31_a_failure_that_is_continued_from_is_stored_whatever_its_text(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    @actor(on_error="continue")
+    async def fails() -> None:
+        raise OSError(2, "No such file", "lone \ud800")
+
+    work = workflow(queue, clock, fails)
+    task_id = await work.enqueue_task("g", max_attempts=1)
+    await drain(work, clock)
+
+    (error,) = (await work.result(task_id))["errors"]
+    assert error["type"] == "FileNotFoundError"

@@ -135,7 +135,8 @@ def test_importing_loads_no_backend_no_driver_and_no_tool(statement: str) -> Non
 
 def test_a_sync_workflow_loads_no_worker_and_no_log() -> None:
     loaded = modules_after(
-        "import jotty; act = jotty.actor(lambda goal: goal, name='a'); jotty.WorkflowMode(jotty.Conductor([act]))"
+        "import jotty; echo = jotty.actor(lambda goal: goal, name='echo');"
+        "jotty.WorkflowMode(jotty.Conductor([echo]))"
     )
     heavy = ("jotty.core.queue.worker", "jotty.core.queue.log")
 

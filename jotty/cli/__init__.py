@@ -6,8 +6,12 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jotty.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["main"]
 
@@ -15,6 +19,7 @@ _EXTRA = "cli"
 _BROUGHT_BY_EXTRA = ("typer", "rich")
 _WORKER_THREAD = "AnyIO worker thread"
 _INTERRUPTED = 130
+_UNREAD = 141  # what a shell calls a program that dies of SIGPIPE
 _SECONDS_TO_END = 1.0  # what a thread without work needs at most to notice that it is not needed any more
 
 
@@ -36,11 +41,41 @@ def _run() -> None:
         sys.exit(f"Error: {MissingDependency(package, _EXTRA)}")
     _have_streams()
     _accept_any_text()
+    code = _code_of(lambda: app(prog_name="jotty"))
+    _leave_threads_behind(code)
+    sys.exit(code)
+
+
+def _code_of(command: Callable[[], object]) -> str | int | None:
+    """Run a command, and return its exit code; one of its own if nobody reads what it prints any more."""
+    code = None
     try:
-        app(prog_name="jotty")
-    except SystemExit as end:
-        _leave_threads_behind(end.code)
-        raise
+        try:
+            command()
+        except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):  # typer says 1, as for what has failed
+                raise end.__context__ from None
+            code = end.code
+        _flush()
+    except BrokenPipeError:
+        _print_to_nowhere()
+        return code or _UNREAD
+    return code
+
+
+def _flush() -> None:
+    """Find out whether what is left in the buffer is read; the interpreter tells of a full disk."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as failure:  # or an actor has closed it
+        if isinstance(failure, BrokenPipeError):
+            raise
+
+
+def _print_to_nowhere() -> None:
+    """Keep the interpreter from trying to print, at its end, what is left in the buffers."""
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as the process
 
 
 def _have_streams() -> None:

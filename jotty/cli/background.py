@@ -13,7 +13,7 @@ from jotty.core.queue import EventLoop, NewTask, check_seconds, heartbeat_of
 
 from .deadline import deadline
 from .documents import as_document
-from .failing import ExitCode, called_rightly, perform
+from .failing import ExitCode, Interrupted, called_rightly, ended_by, perform
 from .loading import background_workflow, load_app
 from .logs import logged
 from .options import (
@@ -234,7 +234,10 @@ async def _work(app: App, url: str | None, options: Mapping[str, Any], *, as_jso
             with heard(stop, enough=3) as signals:
                 lanes = ", ".join(options["lanes"] or [workflow.conductor.name])
                 logger.info("Working on %s, lane %s. Ctrl-C to stop.", queue.url, lanes)
-                ended = await workflow.process_queue(**options)
+                try:
+                    ended = await workflow.process_queue(**options)
+                except KeyboardInterrupt as error:  # an actor's: signals are heard otherwise
+                    raise Interrupted(ended_by(error, "worker")) from error
                 logger.info("Stopped. %d ended here.", ended)
     return signals.code if signals.count > 1 else ExitCode.OK
 

@@ -24,7 +24,15 @@ from jotty.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-__all__ = ["CommandError", "ExitCode", "UsageError", "called_rightly", "perform"]
+__all__ = [
+    "CommandError",
+    "ExitCode",
+    "Interrupted",
+    "UsageError",
+    "called_rightly",
+    "ended_by",
+    "perform",
+]
 
 
 class ExitCode(IntEnum):
@@ -47,6 +55,12 @@ class CommandError(Exception):
     """
 
     code = ExitCode.FAILED
+
+
+class Interrupted(CommandError):
+    """What ran in the process has interrupted it."""
+
+    code = ExitCode.INTERRUPTED
 
 
 class UsageError(CommandError):
@@ -85,20 +99,24 @@ def perform(work: Callable[[], ExitCode | Awaitable[ExitCode]], *, debug: bool) 
 
     Raises:
         typer.Exit: Always, with the exit code.
-        BrokenPipeError: Whoever read the output has seen enough; typer ends quietly.
+        BrokenPipeError: Whoever read the output has seen enough.
     """
     try:
         code = work()
         if not isinstance(code, ExitCode):
             code = anyio.run(_awaited, code)
-    except BrokenPipeError:
-        raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, a person is to read it
-        code = _report(error, debug=debug)
-    except KeyboardInterrupt as error:
-        is_actors_own = result_of(error) is not None
-        code = _report(error, debug=debug) if is_actors_own else ExitCode.INTERRUPTED
+    except BaseException as error:  # noqa: BLE001 - whatever it is, a person is to read it
+        code = _ended(error, debug=debug)
     raise typer.Exit(code)
+
+
+def _ended(error: BaseException, *, debug: bool) -> ExitCode:
+    is_actors_own = result_of(error) is not None
+    if isinstance(error, BrokenPipeError) and not is_actors_own:
+        raise error
+    if isinstance(error, KeyboardInterrupt) and not is_actors_own:
+        return ExitCode.INTERRUPTED
+    return _report(error, debug=debug)
 
 
 async def _awaited(work: Awaitable[ExitCode]) -> ExitCode:
@@ -119,19 +137,19 @@ def _told(error: BaseException) -> list[str]:
     if isinstance(error, (CommandError, ActorError)):
         return [str(error)]
     if isinstance(error, (SystemExit, KeyboardInterrupt)):
-        return [_ended_by(error)]
+        return [ended_by(error, "run")]
     if isinstance(error, JottyError) and result_of(error) is None:
         return [str(error)]
     return [_named(error), *getattr(error, "__notes__", []), "Run it again with --debug for the traceback."]
 
 
-def _ended_by(error: SystemExit | KeyboardInterrupt) -> str:
-    """Say which actor tried to end the process, as far as that is known."""
+def ended_by(error: SystemExit | KeyboardInterrupt, what: str) -> str:
+    """Say which actor tried to end the process, as far as that is known, and what of it did end."""
     result = result_of(error)
     agents = [each["agent"] for each in result["errors"] if each["agent"]] if result else []
-    who = f"Actor {agents[-1]!r}" if agents else "Something in this run"
-    what = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else "raised KeyboardInterrupt"
-    return f"{who} {what}, which ended the run. Raise an ordinary exception to fail."
+    who = f"Actor {agents[-1]!r}" if agents else f"Something in this {what}"
+    deed = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else "raised KeyboardInterrupt"
+    return f"{who} {deed}, which ended the {what}. Raise an ordinary exception to fail."
 
 
 def _named(error: BaseException) -> str:

@@ -89,7 +89,7 @@ def _run(
     try:
         with redirect_stdout(sys.stderr):  # what actors print must not mix with the result
             result = anyio.run(_follow, stream, timeout)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+    except BaseException as error:
         partial = result_of(error)
         if as_json and partial is not None:
             print_json(partial)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -85,12 +86,49 @@ def test_importing_the_package_loads_neither_typer_nor_rich() -> None:
     assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode
 
 
-def test_a_reader_that_has_seen_enough_ends_the_command_quietly(command: str) -> None:
+@pytest.mark.parametrize("arguments", ["backends --json", "--help", "tail --help", "nonsense 2>&1"])
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(command: str, arguments: str) -> None:
+    """As programs do that die of SIGPIPE: a task that failed has another code."""
     ran = subprocess.run(
-        ["sh", "-c", f"{command} backends --json | true"], capture_output=True, text=True, check=False
+        ["sh", "-c", f"(sleep 0.1; {command} {arguments}; echo $? >&3) 3>&2 | true"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
-    assert "" == ran.stderr
+    assert "141\n" == ran.stderr
+
+
+PRINTER = """
+from jotty.core.orchestration import Conductor
+
+
+async def speak(goal):
+    print("unheard")
+
+
+conductor = Conductor([speak])
+"""
+
+
+def test_a_reader_that_has_seen_enough_ends_a_worker_quietly(command: str, tmp_path: Path) -> None:
+    """What actors print is in a buffer until the end."""
+    (tmp_path / "app.py").write_text(PRINTER)
+    enqueue = f"{command} enqueue app.py Speak -q sqlite:///tasks.db >id"
+    work = f"{command} worker app.py --drain -q sqlite:///tasks.db 2>log"
+
+    ran = subprocess.run(
+        ["sh", "-c", f"{enqueue}; ({work}; echo $? >code) | true; cat code log"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.stdout.startswith("141\n")
+    assert "Stopped. 1 ended here." in ran.stdout
+    assert "BrokenPipeError" not in ran.stdout
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])

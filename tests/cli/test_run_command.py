@@ -156,7 +156,10 @@ conductor = Conductor([before, quit])
 """
 
 
-@pytest.mark.parametrize("statement", ["sys.exit(5)", "sys.exit(0)", "raise KeyboardInterrupt"])
+@pytest.mark.parametrize(
+    "statement",
+    ["sys.exit(5)", "sys.exit(0)", "raise KeyboardInterrupt", "raise GeneratorExit"],
+)
 def test_an_actor_that_ends_the_process_has_failed(jotty: Jotty, app_file: Path, statement: str) -> None:
     app_file.write_text(QUITTER.format(statement=statement))
 
@@ -165,6 +168,27 @@ def test_an_actor_that_ends_the_process_has_failed(jotty: Jotty, app_file: Path,
     assert 1 == ran.exit_code
     assert "\nError: Actor 'quit' " in ran.stderr
     assert statement.removeprefix("raise ") in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert {"before": "Quit"} == json.loads(ran.stdout)["actor_outputs"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        ("BaseException('x')", "BaseException: x"),
+        ("BrokenPipeError(32, 'Broken pipe')", "BrokenPipeError: [Errno 32] Broken pipe"),
+        ("BaseExceptionGroup('g', [KeyboardInterrupt()])", "BaseExceptionGroup: g (1 sub-exception)"),
+    ],
+)
+def test_whatever_an_actor_raises_is_told_in_words(
+    jotty: Jotty, app_file: Path, raised: str, told: str
+) -> None:
+    app_file.write_text(QUITTER.format(statement=f"raise {raised}"))
+
+    ran = jotty("run", str(app_file), "Quit", "--json")
+
+    assert 1 == ran.exit_code
+    assert f"\nError: {told}\nRaised by actor 'quit', attempt 1," in ran.stderr
     assert "Traceback" not in ran.stderr
     assert {"before": "Quit"} == json.loads(ran.stdout)["actor_outputs"]
 

@@ -70,3 +70,55 @@ def test_a_goal_of_other_actors_is_left_and_draining_ends(
     assert 1 == len(re.findall(" WARNING .*is left", log))
     (task,) = json.loads(jotty("list", "-q", queue_url, "--json").stdout)
     assert ("pending", 0) == (task["status"], task["attempt"])
+
+
+QUITTER = """
+from jotty.core.orchestration import Conductor
+
+
+async def quit(goal):
+    raise {raised}
+
+
+conductor = Conductor([quit])
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        ("KeyboardInterrupt", "Actor 'quit' raised KeyboardInterrupt"),
+        (
+            "BaseExceptionGroup('g', [KeyboardInterrupt()])",
+            "Something in this worker raised KeyboardInterrupt",
+        ),
+    ],
+)
+def test_c25_a_goal_that_interrupts_its_workers_has_failed_when_its_attempts_are_used_up(
+    app_file: Path, queue_url: str, jotty: Jotty, start: Start, raised: str, told: str
+) -> None:
+    app_file.write_text(QUITTER.format(raised=raised))
+    task_id = jotty("enqueue", str(app_file), "Quit", "-q", queue_url, "--max-attempts", "1").stdout.strip()
+
+    process = start("worker", str(app_file), "-q", queue_url)
+    _, log = process.communicate(timeout=20)
+
+    assert 130 == process.returncode
+    assert log.endswith(f"\nError: {told}, which ended the worker. Raise an ordinary exception to fail.\n")
+    assert "Traceback" not in log
+    assert 1 == jotty("tail", task_id, "-q", queue_url).exit_code
+
+
+def test_whatever_else_a_goal_raises_the_worker_goes_on(
+    app_file: Path, queue_url: str, jotty: Jotty, start: Start
+) -> None:
+    app_file.write_text(QUITTER.format(raised="BaseException(goal)"))
+    for goal in ("one", "two"):
+        jotty("enqueue", str(app_file), goal, "-q", queue_url, "--max-attempts", "1")
+
+    process = start("worker", str(app_file), "-q", queue_url, "--drain")
+    _, log = process.communicate(timeout=20)
+
+    assert 0 == process.returncode
+    assert ["one", "two"] == re.findall("is failed: BaseException: (.*)", log)
+    assert "Traceback" not in log

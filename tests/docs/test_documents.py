@@ -106,7 +106,8 @@ def test_the_two_commands_stand_in_one_line_each_and_need_nothing_else() -> None
         command.startswith("python3 -m venv .venv && .venv/bin/pip install -e ") for command in commands
     )
     assert "jotty run examples/quarterly_report.py" in commands[0]
-    assert commands[1].endswith("&& ruff check . && ruff format --check . && mypy && pyright && pytest -n auto\n")
+    checks = "ruff check . && ruff format --check . && mypy && pyright && pytest -n auto"
+    assert commands[1].endswith(f" && {checks}\n")
 
 
 @pytest.mark.parametrize("command", [command.name for command in app.registered_commands])

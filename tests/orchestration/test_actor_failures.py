@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jotty.core.orchestration import Conductor, GraphOrchestrator, actor, result_of
-from jotty.core.queue import RetryLater, RetryPolicy
+from jotty.core.queue import RetryLater, RetryPolicy, check_json
 from jotty.errors import ActorError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from jotty.testing import VirtualClock
 
     from .conftest import Watch
@@ -501,3 +505,92 @@ async def test_an_actor_that_exits_fails_and_does_not_end_the_process(watch: Wat
         assert isinstance(run.error, ActorError)
         assert (one.name, f"called sys.exit({code})") == (run.error.actor, run.error.deed)
         assert isinstance(run.error.__cause__, SystemExit)
+
+
+async def test_an_actor_that_raises_generator_exit_has_failed(watch: Watch, clock: VirtualClock) -> None:
+    @actor
+    async def at_once() -> None:
+        raise GeneratorExit
+
+    @actor(retries=1)
+    async def later() -> None:
+        await clock.sleep(1)
+        raise GeneratorExit
+
+    @actor
+    def in_a_thread() -> None:
+        raise GeneratorExit
+
+    @actor
+    async def streaming() -> AsyncIterator[str]:
+        yield "text"
+        raise GeneratorExit
+
+    for one in (at_once, later, in_a_thread, streaming):
+        run = await watch(one)
+
+        assert isinstance(run.error, ActorError)
+        assert (one.name, "raised GeneratorExit") == (run.error.actor, run.error.deed)
+        assert isinstance(run.error.__cause__, GeneratorExit)
+        assert "workflow_error" == run.events[-1]["type"]
+
+
+async def test_a_condition_that_raises_generator_exit_has_failed_its_actor(watch: Watch) -> None:
+    def when() -> bool:
+        raise GeneratorExit
+
+    run = await watch(fine, actor(broken.call, when=when), settings={"on_error": "continue"})
+
+    assert {"fine": "fine"} == run.outputs
+    assert ["ActorError"] == [event["error"]["type"].rpartition(".")[2] for event in run.told("agent_error")]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    text=st.text(st.characters(codec=None), max_size=20) | st.just("\ud800"),
+    times=st.sampled_from([1, 500_000]),
+)
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_error_is_told_in_what_any_queue_can_store(backend: str, text: str, times: int) -> None:
+    told: list[Any] = []
+
+    @actor(retries=1, backoff=0)
+    async def fails() -> None:
+        raise ValueError(text * times)
+
+    async def scenario() -> None:
+        run = GraphOrchestrator(Conductor([fails])).prepare("goal")
+        with pytest.raises(ValueError, match=r"^") as raised:
+            await run.execute(told.append)
+
+        result = result_of(raised.value)
+        assert result is not None
+        errors = [event["error"] for event in told if "error" in event] + result["errors"]
+        assert 4 == len(errors)
+        assert 1 == len({error["message"] for error in errors})
+        check_json(errors, limit=64 * 1024)
+        assert text * times == str(raised.value)
+
+    anyio.run(scenario, backend=backend)
+
+
+async def test_an_ordinary_error_is_told_as_it_is(watch: Watch) -> None:
+    @actor
+    async def fails() -> None:
+        raise ValueError("Ein Fehler: \N{SNOWMAN}\n\tin zwei Zeilen")
+
+    run = await watch(fails)
+
+    assert "Ein Fehler: \N{SNOWMAN}\n\tin zwei Zeilen" == run.events[-1]["error"]["message"]
+
+
+async def test_of_a_long_error_the_beginning_is_told(watch: Watch) -> None:
+    @actor
+    async def fails() -> None:
+        raise ValueError("a \ud800 " + "x" * 1_000_000)
+
+    run = await watch(fails)
+
+    message = run.events[-1]["error"]["message"]
+    assert message.startswith("a \\ud800 xxx")
+    assert message.endswith("x…")

@@ -97,6 +97,27 @@ async def test_failures_of_children_arrive_within() -> None:
     assert "caught, outside" == await within(contextvars.copy_context(), inside())
 
 
+def test_a_coroutine_that_is_closed_has_not_failed() -> None:
+    """GeneratorExit is how Python closes what nobody will resume; an actor that raises it has failed."""
+    ended = []
+
+    class Suspension:
+        def __await__(self) -> Any:
+            yield
+
+    async def inside() -> None:
+        try:
+            await Suspension()
+        finally:
+            ended.append(1)
+
+    driven = within(contextvars.copy_context(), inside())
+    driven.send(None)
+    driven.close()
+
+    assert [1] == ended
+
+
 async def test_a_cancelled_scope_around_it_cancels_it_and_its_cleanup_sees_its_variables() -> None:
     seen = []
 

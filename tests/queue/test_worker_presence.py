@@ -139,7 +139,7 @@ async def test_two_workers_of_one_process_are_two(queue: MemoryTaskQueue, clock:
     assert len(seen) == 2
 
 
-async def test_a_worker_whose_event_loop_is_blocked_goes_on_to_announce_itself_and_says_so(
+async def test_a_worker_whose_event_loop_is_blocked_goes_on_to_announce_itself_and_for_how_long_it_is(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "tasks.db"
@@ -155,7 +155,7 @@ async def test_a_worker_whose_event_loop_is_blocked_goes_on_to_announce_itself_a
     async def handler(_: Task) -> None:
         nonlocal done
         until = time.monotonic() + 12
-        while time.monotonic() < until and not (seen and seen[0].blocked):
+        while time.monotonic() < until and not (seen and seen[0].blocked >= 2):
             time.sleep(0.05)  # noqa: ASYNC251 - an actor that blocks the loop is what this is about
         done = True
 
@@ -166,7 +166,7 @@ async def test_a_worker_whose_event_loop_is_blocked_goes_on_to_announce_itself_a
             await QueueManager(queue, handler).run(drain=True)
 
     assert seen[0].running == 1
-    assert seen[0].blocked >= 1
+    assert 2 <= seen[0].blocked < 5  # not as it was when it was noticed, nor when it is announced anyway
 
 
 VALID: dict[str, Any] = {

@@ -67,7 +67,7 @@ async def test_a_loop_that_answers_is_never_told_of(caplog: pytest.LogCaptureFix
 
 
 async def test_a_blocked_loop_is_told_of_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    looks, changes = watch(["a"])
+    looks, _ = watch(["a"])
     for _ in range(2):  # both of the times
         for _ in range(9):
             looks.look()  # nothing else comes between: the loop is blocked by this test
@@ -78,7 +78,19 @@ async def test_a_blocked_loop_is_told_of_once_and_so_is_its_end(caplog: pytest.L
     assert len(lines) == 4
     assert ["has not answered" in line for line in lines] == [True, False] * 2
     assert ["answers again" in line for line in lines] == [False, True] * 2
-    assert (changes.number, looks.blocked) == (4, 0.0)
+    assert looks.blocked == 0.0
+
+
+async def test_each_look_at_a_blocked_loop_is_news_as_the_seconds_grow_and_so_is_its_end() -> None:
+    looks, changes = watch(["a"])
+    numbers = []
+    for _ in range(6):
+        looks.look()
+        numbers.append(changes.number)
+    await answered()
+    numbers.append(changes.number)
+
+    assert numbers == [0, 0, 1, 2, 3, 4, 5]
 
 
 async def test_a_block_of_less_than_a_second_is_not_told_of(caplog: pytest.LogCaptureFixture) -> None:

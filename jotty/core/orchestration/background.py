@@ -10,13 +10,14 @@ import anyio
 import attrs
 
 from jotty.core.queue import Finished, QueueManager, TaskQueue
-from jotty.errors import GraphError, Unhandled
+from jotty.errors import ActorError, GraphError, Unhandled
 
 from .blame import describe_frames
 from .foreign import relayed
 from .journaling import JournalWriters, fold_run, stream_run, whole_result
 from .orchestrator import ConductorLike, GraphOrchestrator
 from .resources import opened, scoped
+from .result import result_of
 from .ticket import KEY, Ticket, read_ticket
 
 if TYPE_CHECKING:
@@ -159,8 +160,10 @@ class BackgroundRuns:
             try:
                 run = self._prepared(task, shared)
                 result = await run(writer.put)
-            except BaseException:
+            except BaseException as error:
                 await writer.flush_last()
+                if isinstance(error, KeyboardInterrupt) and (agent := _culprit(error)):
+                    raise ActorError(agent, "raised KeyboardInterrupt, which ended the worker") from error
                 raise
             return Finished(_stored(result), await writer.rest())
         raise writer.error or RuntimeError("The run was cancelled without a reason.")
@@ -202,18 +205,24 @@ async def _beside(
     service: Callable[[], Coroutine[Any, Any, None]], work: Callable[[], Awaitable[int]]
 ) -> int:
     """Do the work while the service runs; raise, bare, what the work raises."""
-    failure: Exception | None = None
+    failure: BaseException | None = None
     done = 0
     async with anyio.create_task_group() as group:
         group.start_soon(service)
         try:
             done = await work()
-        except Exception as error:  # noqa: BLE001 - raised below, where no task group wraps it
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - raised below, bare
             failure = error
         group.cancel_scope.cancel()
     if failure is not None:
         raise failure
     return done
+
+
+def _culprit(error: BaseException) -> str | None:
+    """Return the actor that ended a run by this, if one did."""
+    result = result_of(error)
+    return result["errors"][-1]["agent"] if result and result["errors"] else None
 
 
 def _stored(result: Any) -> dict[str, Any]:

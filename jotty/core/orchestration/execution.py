@@ -19,10 +19,11 @@ from .result import describe
 from .signature import ActorKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
     from anyio import CancelScope
 
+    from .actor import AnyActor
     from .announcer import Announcer
     from .graph import Graph, Node
     from .options import RunOptions
@@ -63,9 +64,13 @@ class Performer:
         self._context = copy_context()
         self._cancelled = get_cancelled_exc_class()
 
-    def ask(self, call: Callable[..., Any], positional: list[Any], named: dict[str, Any]) -> Any:
-        """Call a plain function at once, as an actor would be."""
-        return self._context.copy().run(call, *positional, **named)
+    def ask(self, actor: AnyActor, positional: list[Any], named: dict[str, Any]) -> Any:
+        """Call an actor's `when` at once, as the actor itself would be."""
+        when: Any = actor.when
+        try:
+            return self._context.copy().run(when, *positional, **named)
+        except GeneratorExit as exc:  # nothing suspends here, so that it closes no coroutine
+            raise ActorError(actor.name, "raised GeneratorExit") from exc
 
     async def perform(self, execution: Execution) -> Done | Failed:
         """Try until it is done, or the retries are used up; raises only when cancelled."""
@@ -132,9 +137,9 @@ class Performer:
     async def _timed(self, execution: Execution) -> Any:
         actor, context = execution.node.actor, self._context.copy()
         if actor.timeout is None:
-            return await within(context, context.run(self._called, execution))
+            return await within(context, context.run(self._called, execution), actor.name)
         with self._options.clock.timeout(actor.timeout):
-            return await within(context, context.run(self._called, execution))
+            return await within(context, context.run(self._called, execution), actor.name)
         raise TimeoutError(f"Actor {actor.name!r} took longer than its timeout of {actor.timeout:g} s.")
 
     def _called(self, execution: Execution) -> Coroutine[Any, Any, Any]:

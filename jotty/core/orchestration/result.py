@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,16 +22,18 @@ __all__ = [
 ]
 
 _KEY = "__jotty_result__"
+_MAX_TYPE: Final = 200
+_MAX_MESSAGE: Final = 2000
 
 
 class ErrorInfo(TypedDict):
-    """An actor's failure, as plain text.
+    """An actor's failure, as plain text: cut where it is long, and escaped where it is no Unicode.
 
     Attributes:
         agent: The actor, or "" where none is to blame.
         attempt: The attempt that failed, from 1.
         type: The exception's class, with its module unless it is a built-in.
-        message: Its text.
+        message: The first 2,000 characters of its text.
     """
 
     agent: str
@@ -141,9 +143,16 @@ def describe(exc: BaseException, agent: str = "", attempt: int = 1) -> ErrorInfo
     return {
         "agent": agent,
         "attempt": attempt,
-        "type": f"{prefix}{kind.__qualname__}",
-        "message": message,
+        "type": _storable(f"{prefix}{kind.__qualname__}", _MAX_TYPE),
+        "message": _storable(message, _MAX_MESSAGE),
     }
+
+
+def _storable(text: str, most: int) -> str:
+    """Return a text that any queue takes, cut to so many characters."""
+    if len(text) > most:
+        text = text[: most - 1] + "…"
+    return text.encode(errors="backslashreplace").decode()
 
 
 class UsageMeter:

@@ -208,8 +208,7 @@ class Run:
         asked = bind(node.when, self._given, flow.outputs, flow.previous)
         if isinstance(asked, Absent):
             return Skipped(f"{asked.name!r}, which its condition needs, is absent")
-        when: Any = node.actor.when
-        is_wanted = self._performer.ask(when, split_positional(node.when, asked), asked)
+        is_wanted = self._performer.ask(node.actor, split_positional(node.when, asked), asked)
         return arguments if is_wanted else Skipped("its condition is not met")
 
     def _begin(self, node: Node, arguments: dict[str, Any]) -> Execution:

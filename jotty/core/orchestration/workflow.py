@@ -207,6 +207,7 @@ class WorkflowMode:
         Raises:
             StorageError: The store cannot be opened.
             QueueClosed: The queue was closed.
+            KeyboardInterrupt: An actor raised it: its attempt has failed, and the others are given back.
             ValueError: An argument is out of its range, a lease is under three heartbeats, or this workflow
                 runs in sync mode.
         """

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "QueueReader", "QueueStats"]
 
 PAGE: Final = 500
+WHOLE_PAGE: Final = 50  # of tasks with their payloads, which may have a mebibyte each
 REAP_EVERY: Final = MICROSECONDS // 2
 CHECKPOINT_EVERY: Final = 32  # calls: a store that never waits must not keep the loop from everyone else
 PATIENCE: Final = 5.0  # the longest single wait for a wake-up, in seconds: a safety net, should one be lost
@@ -139,7 +140,7 @@ class QueueReader:
         for kind, name in (("lane", lane), ("tag", tag), ("key", key)):
             if name is not None:
                 check_name(kind, name)
-        query = Query(statuses=statuses, lane=lane, tag=tag, key=key, limit=PAGE, payload=True)
+        query = Query(statuses=statuses, lane=lane, tag=tag, key=key, limit=WHOLE_PAGE, payload=True)
 
         async def fetch() -> list[Task] | None:
             nonlocal query

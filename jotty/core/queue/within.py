@@ -24,14 +24,18 @@ class Within:
     """The rest of a coroutine that has suspended, to be awaited in its own context.
 
     The task is the one that awaits it, and so are its cancel scopes; only the variables differ.
+
+    Attributes:
+        is_closed: Whether it was closed from outside, so that a GeneratorExit is none of the coroutine's own.
     """
 
-    __slots__ = ("_context", "_coroutine", "_suspended")
+    __slots__ = ("_context", "_coroutine", "_suspended", "is_closed")
 
     def __init__(self, context: Context, coroutine: Coroutine[Any, Any, Any], suspended: Any) -> None:
         self._context = context
         self._coroutine = coroutine
         self._suspended = suspended
+        self.is_closed = False
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Hand each of its suspensions up to the event loop, and what comes back down to it."""
@@ -41,6 +45,7 @@ class Within:
                 try:
                     sent = yield suspended
                 except GeneratorExit:
+                    self.is_closed = True
                     run(coroutine.close)
                     raise
                 except BaseException as exc:  # noqa: BLE001  # whatever it is, it is meant for the coroutine

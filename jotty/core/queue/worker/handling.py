@@ -65,7 +65,7 @@ class Held:
 
 
 class Handling:
-    """Runs a handler, and makes a settlement of whatever it comes to.
+    """Runs a handler, and makes a settlement of whatever it comes to, be it a KeyboardInterrupt.
 
     Args:
         handler: What to call with each task.
@@ -73,6 +73,9 @@ class Handling:
         clock: Where the time of a task comes from.
         random: Where the jitter of retries comes from.
         unhandled: Told of the tasks that the handler leaves to others.
+
+    Attributes:
+        interrupt: The KeyboardInterrupt, if the handler has raised one: it is to end the worker, too.
     """
 
     def __init__(
@@ -83,11 +86,12 @@ class Handling:
         self._clock = clock
         self._random = random
         self._unhandled = unhandled
+        self.interrupt: KeyboardInterrupt | None = None
 
     async def settlement_of(self, held: Held) -> Settlement | None:
         """Run the handler, and return how the task is to be settled; None where it is not ours any more.
 
-        Raises only what is no exception of the handler's: the worker's own cancellation, or a Ctrl-C.
+        Raises only what is no exception of the handler's: the worker's own cancellation.
         """
         task = held.task
         results: list[Any] = []
@@ -102,7 +106,7 @@ class Handling:
             if not isinstance(group, Exception):
                 return await self._cancelled(task, group)
             return self._failure(task, group)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is the outcome
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is the outcome
             return self._failure(task, error)
         return self._stopped(held)
 
@@ -125,6 +129,7 @@ class Handling:
     def _failure(self, task: Task, error: BaseException) -> Settlement:
         if isinstance(error, Unhandled):
             return settlement.release(task, delay=self._unhandled.leave(task, error))
+        self.interrupt = self.interrupt or _interrupt_in(error)
         retry = not isinstance(error, POINTLESS)
         self._unhandled.forget(task.head.id)
         return settlement.failure(task, error, retry=retry, delay=None, random=self._random)
@@ -139,8 +144,16 @@ class Handling:
     async def _cancelled(self, task: Task, cause: BaseException) -> Settlement:
         """Raise if this worker is being cancelled; else the handler cancelled itself, and has failed."""
         await checkpoint_if_cancelled()
-        if isinstance(cause, BaseExceptionGroup):
-            if cause.subgroup(KeyboardInterrupt):
-                raise cause
-            return self._failure(task, cause)
-        return self._failure(task, ActorError(str(task.goal)))
+        is_group = isinstance(cause, BaseExceptionGroup)
+        return self._failure(task, cause if is_group else ActorError(str(task.goal)))
+
+
+def _interrupt_in(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the KeyboardInterrupt that an error is or holds, or for which it names the actor."""
+    if isinstance(error, KeyboardInterrupt):
+        return error
+    if isinstance(error, ActorError):
+        return _interrupt_in(error.__cause__)
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_interrupt_in, error.exceptions)), None)
+    return None

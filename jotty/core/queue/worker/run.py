@@ -86,7 +86,7 @@ class WorkerRun:
         self._outage = Outage("The store does not answer", "The store answers again", settings.random)
         self._failed_at = 0
         self._trouble: StorageError | None = None
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._idle: anyio.CancelScope | None = None
         self._has_news = False
         self._attendants = Attendants(settings, self._running, self._stop_task)
@@ -112,7 +112,7 @@ class WorkerRun:
             try:
                 await self._keeper.is_ready.wait()
                 await self._run_handlers()
-            except Exception as error:  # noqa: BLE001 - raised below, where no task group wraps it
+            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - raised below, bare
                 self._error = self._error or error
             finally:
                 self._keeper.stop()
@@ -152,9 +152,10 @@ class WorkerRun:
                 handlers.start_soon(self._hear_of_cancels)
                 crew = Crew(handlers, self._handle)
                 try:
-                    while await self._step(crew):
+                    while self._handling.interrupt is None and await self._step(crew):
                         pass
-                except Exception as error:  # noqa: BLE001 - raised by work(), where no task group wraps it
+                    self._error = self._error or self._handling.interrupt
+                except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - raised by work(), bare
                     self._error = error
                 handlers.cancel_scope.cancel()
         finally:

@@ -38,7 +38,8 @@ class LoopWatch:
     Args:
         running: Gives the ids of the tasks that run on the loop; called from that thread.
         describe: Names what a stack frame runs, like "actor 'write'", or gives None.
-        on_change: Called when the loop is found blocked, and when it answers again; from either thread.
+        on_change: Called at each look that finds the loop blocked, and when it answers again; from either
+            thread.
     """
 
     def __init__(
@@ -81,10 +82,12 @@ class LoopWatch:
                 return
             # counted, not measured: a process that was stopped as a whole has blocked nothing
             self._looks += 1
-            if self._looks * LOOK_EVERY >= PATIENCE and not self._is_told:
+            if self._looks * LOOK_EVERY < PATIENCE:
+                return
+            if not self._is_told:
                 self._is_told = True
                 self._warn(time.monotonic() - self._asked_at)
-                self._on_change()
+            self._on_change()
 
     def _answer(self) -> None:
         with self._lock:
