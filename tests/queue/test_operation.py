@@ -83,9 +83,9 @@ async def test_what_has_not_begun_is_withdrawn_by_its_cancelled_caller() -> None
             await to_thread.run_sync(store.is_taken.wait)
             with anyio.move_on_after(0.01) as scope:
                 await store.inbox.perform(doing("never"))
+            assert scope.cancelled_caught
             store.may_go_on.set()
 
-    assert scope.cancelled_caught
     assert ["first"] == store.done
 
 
@@ -140,11 +140,14 @@ async def test_no_loop_waits_for_the_round_of_another() -> None:
         is_blocked.set()
         may_go_on.wait(10)
 
+    async def on_another_loop() -> None:
+        await to_thread.run_sync(anyio.run, submit_and_block)
+
     is_blocked = threading.Event()
     with Store() as store:
         store.may_go_on.set()
         async with anyio.create_task_group() as group:
-            group.start_soon(to_thread.run_sync, anyio.run, submit_and_block)
+            group.start_soon(on_another_loop)
             await to_thread.run_sync(is_blocked.wait)
             try:
                 with anyio.fail_after(5):

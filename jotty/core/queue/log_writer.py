@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from jotty.errors import QueueClosed, StorageError
@@ -15,7 +15,7 @@ from .log_session import InDoubt, LogSession
 from .operation import Inbox, Operation, deliver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from .clock import Clock
     from .log import Log
@@ -52,18 +52,16 @@ class LogWriter(Inbox["LoggedState"]):
     """
 
     def __init__(self, *, url: str, topics: Topics, clock: Clock, patience: float, create: bool) -> None:
-        super().__init__()
+        super().__init__(patience)
         self._url = url
         self._topics = topics
         self._clock = clock
-        self._patience = patience
         self._openers: dict[int, weakref.ref[Opener]] = {}
         self._create = create
         self._session: LogSession | None = None
         self._problem: Exception | None = None
         self._begun: Sequence[Operation[LoggedState, Any]] = ()
         self._farewells: list[Operation[LoggedState, None]] = []
-        self._watchers = 0
         self._looked_at = 0.0
         self._has_asked = False
         self._is_closing = False
@@ -102,48 +100,6 @@ class LogWriter(Inbox["LoggedState"]):
             await farewell.done.wait()
         if is_last or self.is_ended:
             self._thread.join()
-
-    async def take(
-        self,
-        step: Callable[[LoggedState], T],
-        *,
-        writes: bool = True,
-        undo: Callable[[LoggedState, T], None] | None = None,
-    ) -> T:
-        """Return or raise what a step does.
-
-        Args:
-            step: What to do; run again from the start where a neighbour in its group failed.
-            writes: Whether it changes anything.
-            undo: What makes up for a step whose caller was cancelled meanwhile.
-
-        Raises:
-            StorageError: The log failed, or the step could not begin in time.
-            QueueClosed: It was closed.
-        """
-        operation = Operation(step, self._patience)
-        if undo is None:
-            return await self.perform(operation, writes=writes)
-        make_up = undo  # which is not None inside of the functions below either
-
-        def operation_that_undoes(done: T) -> Operation[LoggedState, None]:
-            return Operation(lambda state: make_up(state, done), self._patience)
-
-        return await self.perform(operation, writes=writes, make_up=operation_that_undoes)
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """While this is open, what other processes append is looked for."""
-        with self._guard:
-            self._watchers += 1
-            is_first = self._watchers == 1
-        if is_first:
-            self.wake()
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._watchers -= 1
 
     # In the thread
 

@@ -124,6 +124,7 @@ class QueueManager:
             RuntimeError: It is running already.
             StorageError: The store cannot be opened.
             QueueClosed: The queue was closed.
+            KeyboardInterrupt: A handler raised it; its attempt has failed, the other tasks are given back.
         """
         if max_tasks is not None:
             check_count("max_tasks", max_tasks)
