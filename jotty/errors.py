@@ -360,4 +360,7 @@ class SchemaError(StorageError):
         self.expected = expected
         is_older = 0 < found < expected
         remedy = "Stop its workers, and run: jotty migrate" if is_older else "Use a matching jotty"
-        super().__init__(url, f"its schema version is {found}, this jotty knows {expected}. {remedy}.")
+        problem = f"its schema version is {found}, this jotty knows {expected}. {remedy}."
+        if not found:
+            problem = f"it is another program's: schema version 0, this jotty knows {expected}. Name another."
+        super().__init__(url, problem)
