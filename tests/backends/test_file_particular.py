@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from jotty.core.queue.logged_state import LoggedState
+    from jotty.core.queue.log.state import LoggedState
 
 pytestmark = pytest.mark.anyio
 

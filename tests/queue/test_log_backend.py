@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from jotty.core.queue import Durability, Head, Query, QueueBackend, Record, TaskStatus
-from jotty.core.queue.contents import Contents, InlineContents
-from jotty.core.queue.log import Log, LogRead
+from jotty.core.queue.log.contents import Contents, InlineContents
+from jotty.core.queue.log.seam import Log, LogRead
 from jotty.core.queue.log_backend import LogBackend
 from jotty.errors import QueueClosed, StorageError, StoreCorrupt
 from jotty.testing import TaskQueueConformance, VirtualClock, task_queue_machine

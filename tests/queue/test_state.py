@@ -22,7 +22,7 @@ from jotty.core.queue import (
     TaskStatus,
     lifecycle,
 )
-from jotty.core.queue.logged_state import LoggedState
+from jotty.core.queue.log.state import LoggedState
 from jotty.errors import InvalidState, LeaseLost, QueueFull, TaskNotFound
 from jotty.testing.moves import LIVE, TERMINAL
 

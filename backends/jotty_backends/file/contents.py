@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from jotty.core.queue.contents import Contents, Vanished
+from jotty.core.queue.log.contents import Contents, Vanished
 from jotty.core.queue.points import reached
 from jotty.errors import StoreCorrupt
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from jotty.core.queue.log import Log, LogRead
+from jotty.core.queue.log.seam import Log, LogRead
 from jotty.core.queue.points import reached
 from jotty.errors import StorageError, StoreCorrupt
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
         Swapped,
     )
     from .clock import MICROSECONDS, Clock, SystemClock, microseconds
-    from .contents import Contents, InlineContents, Vanished
     from .cursor import Cursor
     from .journal import EncodedEntry, JournalEntry, encode_entry
-    from .log import Draft, Log, LogRead
+    from .log.contents import Contents, InlineContents, Vanished
+    from .log.seam import Draft, Log, LogRead
     from .log_backend import LogBackend
     from .loop import EventLoop, Signal
     from .manager import QueueManager
@@ -156,10 +156,10 @@ _NAMES: Final = {
         "Swapped",
     ),
     "clock": ("MICROSECONDS", "Clock", "SystemClock", "microseconds"),
-    "contents": ("Contents", "InlineContents", "Vanished"),
+    "log.contents": ("Contents", "InlineContents", "Vanished"),
     "cursor": ("Cursor",),
     "journal": ("EncodedEntry", "JournalEntry", "encode_entry"),
-    "log": ("Draft", "Log", "LogRead"),
+    "log.seam": ("Draft", "Log", "LogRead"),
     "log_backend": ("LogBackend",),
     "loop": ("EventLoop", "Signal"),
     "manager": ("QueueManager",),

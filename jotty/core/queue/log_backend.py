@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from jotty.errors import QueueClosed, StorageError
 
 from .backend import Change, Claimed, ClaimRequest, Present, Query, QueueBackend, Record, Swapped
-from .log_writer import LogWriter
+from .log.writer import LogWriter
 from .steady import SteadyClock
 from .topics import Topics
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .clock import Clock
-    from .log import Log
-    from .logged_state import LoggedState
+    from .log.seam import Log
+    from .log.state import LoggedState
     from .task import TaskStatus
 
 __all__ = ["BUSY_TIMEOUT", "LogBackend"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from .log_entries import bytes_of, text_of
+from .entries import bytes_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from .task import Head
+    from jotty.core.queue.task import Head
 
 __all__ = ["Contents", "InlineContents", "Vanished"]
 

@@ -8,19 +8,20 @@ import weakref
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from jotty.core.queue.operation import Inbox, Operation, deliver
 from jotty.errors import QueueClosed, StorageError
 
 from .contents import Vanished
-from .log_session import InDoubt, LogSession
-from .operation import Inbox, Operation, deliver
+from .session import InDoubt, LogSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .clock import Clock
-    from .log import Log
-    from .logged_state import LoggedState
-    from .topics import Topics
+    from jotty.core.queue.clock import Clock
+    from jotty.core.queue.topics import Topics
+
+    from .seam import Log
+    from .state import LoggedState
 
 __all__ = ["LogWriter", "Opener"]
 

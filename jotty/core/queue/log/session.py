@@ -9,17 +9,18 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from jotty.core.queue.steady import SteadyClock
 from jotty.errors import StorageError, StoreCorrupt
 
-from .logged_state import LoggedState
-from .steady import SteadyClock
+from .state import LoggedState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from .clock import Clock
-    from .log import Draft, Log
-    from .topics import Topics
+    from jotty.core.queue.clock import Clock
+    from jotty.core.queue.topics import Topics
+
+    from .seam import Draft, Log
 
 __all__ = ["InDoubt", "LogSession"]
 

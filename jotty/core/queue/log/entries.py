@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from .retry import RetryPolicy
-from .task import Head, TaskStatus, head_from
+from jotty.core.queue.retry import RetryPolicy
+from jotty.core.queue.task import Head, TaskStatus, head_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

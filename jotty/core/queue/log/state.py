@@ -7,19 +7,20 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from . import lifecycle
-from .backend import Present, Record
+from jotty.core.queue import lifecycle
+from jotty.core.queue.backend import Present, Record
+from jotty.core.queue.record import change
+from jotty.core.queue.state import QueueState
+from jotty.core.queue.topics import topics_of
+
 from .contents import Contents, InlineContents
-from .log_entries import bytes_of, entry_of, head_of, json_of, line_of, text_of
-from .record import change
-from .state import QueueState
-from .topics import topics_of
+from .entries import bytes_of, entry_of, head_of, json_of, line_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from .backend import Claimed
-    from .task import Head
+    from jotty.core.queue.backend import Claimed
+    from jotty.core.queue.task import Head
 
 __all__ = ["LoggedState"]
 
