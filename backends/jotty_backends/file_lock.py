@@ -13,8 +13,12 @@ from weakref import WeakSet
 if sys.platform != "win32":  # there, SQLite's own waiting must do
     import fcntl
 
+from .ownership import opened_for
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .ownership import Owner
 
 __all__ = ["FileLock"]
 
@@ -30,12 +34,13 @@ class FileLock:
     Args:
         path: The lock file, made if missing.
         news: Called, in another thread, when a requested lock is here, or cannot be had.
+        owner: To whom root gives a lock file that it makes; None for root.
     """
 
-    def __init__(self, path: str, news: Callable[[], object]) -> None:
+    def __init__(self, path: str, news: Callable[[], object], *, owner: Owner | None = None) -> None:
         self.path = path
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        self._descriptor = os.open(path, flags, 0o600)
+        self._descriptor = opened_for(owner, path, flags)
         self._waiting_descriptor = _CLOSED
         self._news = news
         self._guard = threading.Lock()

@@ -33,6 +33,8 @@ from jotty.testing import VirtualClock
 from jotty_backends.file import FileBackend
 from jotty_backends.memory import MemoryBackend
 from jotty_backends.sqlite import SQLiteBackend
+from jotty_backends.sqlite.schema import connect
+from jotty_backends.sqlite.tables import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -50,6 +52,7 @@ at_some = st.integers(0, 30)  # a task, modulo how many there are
 lanes = st.sampled_from(["a", "a", "abc", "cab", "bc"])
 data = st.binary(max_size=3)
 rarely = st.sampled_from([0] * 9 + [1])
+at_hand = st.booleans()  # whether a change brings the head that it replaces
 
 
 @st.composite
@@ -103,7 +106,12 @@ FROM = {
 OFTEN = ["complete"] * 6 + ["fail", "give up", "examine", "examine", "examine", "cancel", "retry"]
 
 moves = st.tuples(
-    at_some, st.sampled_from(OFTEN + sorted(MOVES)), st.none() | data, st.lists(data, max_size=2), rarely
+    at_some,
+    st.sampled_from(OFTEN + sorted(MOVES)),
+    st.none() | data,
+    st.lists(data, max_size=2),
+    rarely,
+    at_hand,
 )
 claims = st.tuples(
     lanes, st.sampled_from([0, 1, 2, 4, 9]), st.sampled_from(["v", "w"]), st.sampled_from([1, 10])
@@ -194,12 +202,13 @@ class Pair:
 
     async def _changes(self, moved: list[tuple[Any, ...]]) -> list[Change]:
         changes: dict[str, Change] = {}
-        for at, name, outcome, entries, stale in moved:
+        for at, name, outcome, entries, stale, is_at_hand in moved:
             head = await self.some(at, lambda head, name=name: self._may(head, name))  # type: ignore[misc]
             after = await self._moved(head, name)
             if after is not None:
                 record = Record(after, None, outcome)
-                changes[head.id] = Change(head.version - stale, record, entries)
+                before = attrs.evolve(head, version=head.version - stale) if is_at_hand else None
+                changes[head.id] = Change(head.version - stale, record, entries, before)
         return list(changes.values())
 
     def _may(self, head: Head, name: str) -> bool:
@@ -298,8 +307,39 @@ def _comparable(answer: Any) -> Any:
     return answer
 
 
+class InGroups(SQLiteBackend):
+    """Up to nine calls that write are one transaction, as those of callers who wait together are."""
+
+    async def open(self) -> None:
+        connection, lock = connect(
+            self._path, self.url, lambda: None, durability="process", patience=5, create=True
+        )
+        self._group, self._lock, self._calls = Tables(connection, self._clock.now), lock, 0
+        self._group.begin()
+
+    async def aclose(self) -> None:
+        self._group.commit()
+        self._group.close()
+        self._lock.close()
+
+    async def _write(self, step: Callable[[Tables], Any], undo: object = None) -> Any:
+        self._calls += 1
+        if self._calls % 9 == 0:
+            self._begin_anew()
+        return step(self._group)
+
+    async def _read(self, step: Callable[[Tables], Any]) -> Any:
+        self._begin_anew()
+        return step(self._group)
+
+    def _begin_anew(self) -> None:
+        self._group.commit()
+        self._group.begin()
+
+
 STORES: dict[str, Callable[[Path, VirtualClock], QueueBackend]] = {
     "sqlite": lambda path, clock: SQLiteBackend(path / "tasks.db", clock=clock),
+    "sqlite, in groups": lambda path, clock: InGroups(path / "tasks.db", clock=clock),
     "file": lambda path, clock: FileBackend(path / "tasks", clock=clock),
 }
 
@@ -326,3 +366,37 @@ def test_the_same_calls_give_the_same_answers_and_the_same_store(
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
         anyio.run(_agree, made, store, Path(directory), backend=loop)
+
+
+PLAIN: dict[str, Any] = {
+    "lane": "a",
+    "status": S.PENDING,
+    "key": None,
+    "tags": (),
+    "depends_on": (),
+    "on_dependency": "fail",
+    "run_at": 0,
+    "max_attempts": 3,
+    "retry": RetryPolicy(),
+    "timeout": None,
+    "payload": b"",
+}
+# What has to do with who is next in line, and nothing else
+in_line = st.one_of(
+    st.builds(
+        lambda priority: ("insert", [PLAIN | {"priority": priority}], None), st.sampled_from([1, 2, 3, 4, 5])
+    ),
+    *[st.just(("claim", ("a", 1, "w", 10)))] * 3,
+    st.builds(
+        lambda at, name: ("swap", [(at, name, None, [], 0, True)]),
+        at_some,
+        st.sampled_from(["release", "cancel", "reprioritise"]),
+    ),
+)
+
+
+@given(made=st.lists(in_line, min_size=20, max_size=40))
+@settings(deadline=None)
+def test_whoever_claims_in_a_group_gets_who_is_first_in_line_by_then(made: list[tuple[Any, ...]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        anyio.run(_agree, made, "sqlite, in groups", Path(directory))

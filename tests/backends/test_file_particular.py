@@ -1,20 +1,16 @@
-"""What only the file backend has: its thread and groups, its lock, and how calls and handles of it end."""
+"""What only the file backend has: its groups, forks, and processes beside each other."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import gc
 import os
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import attrs
 import pytest
 
 from jotty.core.queue import (
@@ -24,19 +20,17 @@ from jotty.core.queue import (
     Head,
     Query,
     Record,
-    SystemClock,
     TaskStatus,
     lifecycle,
     points,
 )
 from jotty.core.queue.record import change
 from jotty.errors import QueueClosed, QueueFull, StorageError
-from jotty.testing import VirtualClock
 from jotty_backends.file import FileBackend, FileTaskQueue
 from jotty_backends.file_lock import FileLock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from jotty.core.queue.log.state import LoggedState
@@ -70,14 +64,6 @@ def locked(path: Path) -> FileLock:
 
     assert lock.try_acquire()
     return lock
-
-
-def comes(lock: FileLock) -> bool:
-    """Whether a lock can be taken within some seconds."""
-    deadline = time.monotonic() + 5
-    while not lock.try_acquire() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return lock.try_acquire()
 
 
 def files(path: Path, pattern: str) -> list[str]:
@@ -140,34 +126,26 @@ async def test_a_call_that_changes_nothing_writes_nothing(
     assert 0 == counted["file.append.after"]
 
 
-async def test_one_refused_or_failing_call_spoils_no_other_of_its_group(
-    backend: FileBackend, path: Path
-) -> None:
+async def test_what_is_refused_or_fails_in_a_group_leaves_no_file(backend: FileBackend, path: Path) -> None:
     others = locked(path)
-    errors: list[type[Exception]] = []
 
-    async def insert(*records: Record, limit: int | None = None) -> None:
-        try:
+    async def refused(*records: Record, limit: int | None = None) -> None:
+        with pytest.raises((QueueFull, ValueError)):
             await backend.insert(records, limit=limit)
-        except (QueueFull, ValueError) as error:
-            errors.append(type(error))
 
     async with anyio.create_task_group() as group:
-        group.start_soon(insert, new("a"))
-        group.start_soon(insert, new("b"), new("c"))
+        group.start_soon(backend.insert, [new("a")])
         await anyio.sleep(0.01)
-        group.start_soon(lambda: insert(new("d"), new("e"), limit=4))
-        group.start_soon(insert, new("f"), new("a"))  # an id that is there already
-        group.start_soon(insert, new("g"), new("\ud800"))  # one that no file can have
+        group.start_soon(lambda: refused(new("b"), new("c"), limit=2))
+        group.start_soon(refused, new("d"), new("a"))  # an id that is there already
+        group.start_soon(refused, new("e"), new("\ud800"))  # one that no file can have
         await anyio.sleep(0.01)
-        group.start_soon(lambda: insert(new("h"), limit=4))
+        group.start_soon(backend.insert, [new("f")])
         await anyio.sleep(0.01)
         others.close()
 
-    assert Counter([QueueFull, UnicodeEncodeError, ValueError]) == Counter(errors)
-    assert ["a", "b", "c", "h"] == sorted(await statuses(backend))
-    assert [1, 2, 3, 4] == sorted(record.head.seq for record in await backend.find(Query()))
-    assert 4 == len(files(path, "*.payload.json"))
+    assert ["a", "f"] == sorted(await statuses(backend))
+    assert 2 == len(files(path, "*.payload.json"))
 
 
 class Failing:
@@ -246,54 +224,6 @@ async def test_after_a_sync_that_failed_all_is_written_anew(path: Path, counted:
     await again.aclose()
 
 
-# The lock
-
-
-async def test_a_lock_that_others_keep_ends_writes_in_time_but_no_reads(
-    backend: FileBackend, path: Path
-) -> None:
-    others = locked(path)
-    began = time.monotonic()
-    async with anyio.create_task_group() as group:
-
-        async def insert() -> None:
-            with pytest.raises(StorageError, match="locked"):
-                await backend.insert([new("a")])
-
-        group.start_soon(insert)
-        await anyio.sleep(0.01)
-
-        assert {} == await backend.count()
-        assert time.monotonic() - began < 0.25
-    assert 0.3 <= time.monotonic() - began < 2
-    others.close()
-    await backend.insert([new("b")])
-
-    assert {"b": S.PENDING} == await statuses(backend)
-
-
-async def test_a_write_gets_its_turn_when_others_are_done(backend: FileBackend, path: Path) -> None:
-    others = locked(path)
-    async with anyio.create_task_group() as group:
-        group.start_soon(backend.insert, [new("a")])
-        await anyio.sleep(0.12)
-        others.release()
-    others.close()
-
-    assert {"a": S.PENDING} == await statuses(backend)
-
-
-async def test_a_lock_that_comes_when_nobody_needs_it_is_passed_on(backend: FileBackend, path: Path) -> None:
-    others = locked(path)
-    with anyio.move_on_after(0.02):
-        await backend.insert([new("a")])
-    await anyio.sleep(0.1)
-    others.release()
-
-    assert await anyio.to_thread.run_sync(comes, others)
-    others.close()
-
-
 # Waking
 
 
@@ -315,204 +245,11 @@ anyio.run(main)
     assert 1 == sum((await backend.count()).values())
 
 
-async def test_handles_in_one_process_wake_each_other_at_once(path: Path) -> None:
-    clock = VirtualClock()
-    one, two = FileBackend(path, clock=clock), FileBackend(path, clock=clock)
-    await one.open()
-    await two.open()
-    async with clock.autojump():
-        mark = (await one.claim(ONE)).mark
-        async with anyio.create_task_group() as group:
-            group.start_soon(one.wait, "lane:default", mark, 60)
-            await two.insert([new("a")])
-
-        assert VirtualClock().now() == clock.now()
-    await one.aclose()
-    await two.aclose()
-
-
-async def test_nobody_is_looked_for_while_nobody_waits(backend: FileBackend) -> None:
-    writer = backend._open_writer()
-    with anyio.move_on_after(0.02):
-        await backend.wait("lane:default", 10**9, 60)
-
-    assert 0 == writer._watchers
-
-
-# Cancellation
-
-
-class GatedClock(SystemClock):
-    """A clock that can keep the thread waiting in the middle of a step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_asked = threading.Event()
-        self.may_tell = threading.Event()
-        self.may_tell.set()
-
-    def now(self) -> int:
-        self.is_asked.set()
-
-        assert self.may_tell.wait(10)
-        return super().now()
-
-    async def wait_for_step(self) -> None:
-        """Return when a step has begun and waits for the time."""
-        await anyio.to_thread.run_sync(self.is_asked.wait, 10)
-
-
-async def test_a_call_that_has_not_begun_is_withdrawn(backend: FileBackend, path: Path) -> None:
-    others = locked(path)
-    with anyio.move_on_after(0.02) as scope:
-        await backend.insert([new("a")])
-    others.close()
-    await backend.insert([new("b")])
-
-    assert scope.cancelled_caught
-    assert {"b": S.PENDING} == await statuses(backend)
-
-
-Gated = tuple[FileBackend, GatedClock]
-
-
-@pytest.fixture
-async def gated(path: Path) -> AsyncIterator[Gated]:
-    clock = GatedClock()
-    made = FileBackend(path, clock=clock)
-    await made.open()
-    yield made, clock
-    await made.aclose()
-
-
-async def cancelled_midway(gated: Gated, call: Callable[[], Awaitable[Any]]) -> bool:
-    """Cancel a call when its step has begun; tell whether the cancellation came through."""
-    _, clock = gated
-    clock.is_asked.clear()
-    clock.may_tell.clear()
-    is_through = False
-
-    async def body() -> None:
-        nonlocal is_through
-        try:
-            await call()
-        except anyio.get_cancelled_exc_class():
-            is_through = True
-            raise
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(body)
-        await clock.wait_for_step()
-        group.cancel_scope.cancel()
-        with anyio.CancelScope(shield=True):
-            await anyio.sleep(0.01)
-            clock.may_tell.set()
-    return is_through
-
-
-async def test_a_call_that_has_begun_is_seen_through(gated: Gated) -> None:
-    backend, _ = gated
-    is_through = await cancelled_midway(gated, lambda: backend.insert([new("a")]))
-
-    assert is_through
-    assert {"a": S.PENDING} == await statuses(backend)
-
-
-async def test_a_cancelled_claim_gives_back_what_it_took(gated: Gated) -> None:
-    backend, _ = gated
-    await backend.insert([new("a"), new("b")])
-    is_through = await cancelled_midway(gated, lambda: backend.claim(attrs.evolve(ONE, limit=2)))
-    heads = [record.head for record in await backend.find(Query())]
-
-    assert is_through
-    assert [(S.PENDING, 1, 0)] * 2 == [(head.status, head.lease, head.attempt) for head in heads]
-
-
-async def test_a_cancelled_turn_keeps_what_it_settled_and_gives_back_what_it_took(gated: Gated) -> None:
-    backend, _ = gated
-    await backend.insert([new("a"), new("b")])
-    (held,) = (await backend.claim(ONE)).records
-    done = change(held.head, lifecycle.completed(held.head, 5), outcome=b"{}")
-    is_through = await cancelled_midway(gated, lambda: backend.turn([done], ONE))
-
-    assert is_through
-    assert {"a": S.COMPLETED, "b": S.PENDING} == await statuses(backend)
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_asyncios_own_cancellation_is_seen_through_too(gated: Gated) -> None:
-    backend, clock = gated
-    await backend.insert([new("a")])
-    clock.is_asked.clear()
-    clock.may_tell.clear()
-    claim = asyncio.ensure_future(backend.claim(ONE))
-    await clock.wait_for_step()
-    for _ in range(3):
-        claim.cancel()
-        await asyncio.sleep(0.005)
-
-    assert not claim.done()
-    clock.may_tell.set()
-    with pytest.raises(asyncio.CancelledError):
-        await claim
-
-    assert {"a": S.PENDING} == await statuses(backend)
-
-
 # Closing
-
-
-async def test_who_waits_at_closing_is_told(backend: FileBackend) -> None:
-    async def wait() -> None:
-        with pytest.raises(QueueClosed):
-            await backend.wait("lane:default", 10**9, 60)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(wait)
-        await anyio.sleep(0.01)
-        await backend.aclose()
 
 
 def threads_of(backend: FileBackend) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.endswith(backend.url)]
-
-
-async def test_closing_finishes_what_waits_and_leaves_no_thread(path: Path) -> None:
-    backend = FileBackend(path)
-    await backend.open()
-    others = locked(path)
-    async with anyio.create_task_group() as group:
-        group.start_soon(backend.insert, [new("a")])
-        await anyio.sleep(0.02)
-        group.start_soon(backend.aclose)
-        group.start_soon(backend.aclose)
-        await anyio.sleep(0.02)
-        others.close()
-    await backend.aclose()
-
-    assert [] == threads_of(backend)
-    with pytest.raises(QueueClosed):
-        await backend.open()
-    again = FileBackend(path)
-    await again.open()
-
-    assert {"a": S.PENDING} == await statuses(again)
-    await again.aclose()
-
-
-async def test_closing_never_waits_longer_than_others_may_block(backend: FileBackend, path: Path) -> None:
-    others = locked(path)
-
-    async def insert() -> None:
-        with pytest.raises(StorageError):
-            await backend.insert([new("a")])
-
-    with anyio.fail_after(5):
-        async with anyio.create_task_group() as group:
-            group.start_soon(insert)
-            await anyio.sleep(0.01)
-            await backend.aclose()
-    others.close()
 
 
 async def test_clones_share_a_thread_which_ends_with_the_last_of_them(path: Path) -> None:
@@ -539,20 +276,6 @@ async def test_clones_share_a_thread_which_ends_with_the_last_of_them(path: Path
     await three.aclose()
 
 
-async def test_a_handle_that_is_dropped_ends_its_thread(path: Path) -> None:
-    backend = FileBackend(path)
-    await backend.open()
-    thread = backend._open_writer()._thread
-    descriptors = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0  # noqa: PTH208, PTH110, ASYNC240
-    del backend
-    gc.collect()
-    thread.join(5)
-
-    assert not thread.is_alive()
-    if descriptors:
-        assert len(os.listdir("/proc/self/fd")) < descriptors  # noqa: PTH208
-
-
 def run_script(script: str, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60, check=False
@@ -560,19 +283,6 @@ def run_script(script: str, *arguments: str) -> str:
 
     assert (0, "") == (done.returncode, done.stderr)
     return done.stdout
-
-
-def test_a_handle_that_was_not_closed_keeps_no_process_alive(path: Path, anyio_backend: str) -> None:
-    script = """
-import anyio, sys
-from jotty.core.queue import FileTaskQueue
-queue = FileTaskQueue(sys.argv[1])
-async def main():
-    print((await queue.enqueue("goal")).status.value)
-anyio.run(main, backend=sys.argv[2])
-"""
-
-    assert "pending\n" == run_script(script, str(path), anyio_backend)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")

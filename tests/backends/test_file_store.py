@@ -362,25 +362,6 @@ async def test_opening_fails_and_succeeds_later(path: Path) -> None:
     await backend.aclose()
 
 
-async def test_many_open_at_once(path: Path) -> None:
-    handles = [FileBackend(path) for _ in range(8)]
-    async with anyio.create_task_group() as group:
-        for handle in handles:
-            group.start_soon(handle.open)
-    for at, handle in enumerate(handles):
-        await handle.insert([new(f"task-{at}")])
-    counts = [await handle.count() for handle in handles]
-    for handle in handles:
-        await handle.aclose()
-
-    assert [{("default", S.PENDING): 8}] * 8 == counts
-
-
-async def test_calls_before_open_say_so(path: Path) -> None:
-    with pytest.raises(StorageError, match="not open"):
-        await FileBackend(path).count()
-
-
 async def test_a_seq_is_never_given_out_twice(backend: FileBackend, path: Path) -> None:
     await backend.insert([new("a"), new("b", status=S.CANCELLED)])
     await backend.delete([("b", 1)])

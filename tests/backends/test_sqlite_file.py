@@ -224,20 +224,6 @@ async def test_opening_fails_and_succeeds_later(path: Path) -> None:
     await backend.aclose()
 
 
-async def test_many_open_at_once(path: Path) -> None:
-    handles = [SQLiteBackend(path) for _ in range(8)]
-    async with anyio.create_task_group() as group:
-        for handle in handles:
-            group.start_soon(handle.open)
-    for at, handle in enumerate(handles):
-        await handle.insert([new(f"task-{at}")])
-    counts = [await handle.count() for handle in handles]
-    for handle in handles:
-        await handle.aclose()
-
-    assert [{("default", S.PENDING): 8}] * 8 == counts
-
-
 def test_many_processes_open_at_once(path: Path) -> None:
     script = """
 import anyio, sys

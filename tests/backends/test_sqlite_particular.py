@@ -1,4 +1,4 @@
-"""What only the SQLite backend has: a thread with group commit, a lock file, and how it ends."""
+"""What only the SQLite backend has: group commit, other connections, and what a path may be."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ import attrs
 import pytest
 
 from jotty.core.queue import (
-    MICROSECONDS,
-    ClaimRequest,
     Head,
     Query,
     Record,
     TaskStatus,
     open_queue,
 )
-from jotty.errors import QueueFull, StorageError
-from jotty.testing import VirtualClock
+from jotty.errors import StorageError
 from jotty_backends.file_lock import FileLock
 from jotty_backends.sqlite import SQLiteBackend, SQLiteTaskQueue
 from jotty_backends.sqlite.rows import COLUMNS
@@ -32,9 +29,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 S = TaskStatus
-SECOND = MICROSECONDS
-HOUR = 3600 * SECOND
-ONE = ClaimRequest(("default",), 1, "w", 30 * SECOND)
 
 
 def new(task_id: str, **fields: Any) -> Record:
@@ -123,11 +117,6 @@ def test_a_relative_path_is_that_of_its_moment(tmp_path: Path, monkeypatch: pyte
     assert "sqlite:///tasks.db" == backend.clone().url
 
 
-async def test_calls_before_open_say_so(path: Path) -> None:
-    with pytest.raises(StorageError, match="not open"):
-        await SQLiteBackend(path).count()
-
-
 # Group commit
 
 
@@ -144,35 +133,6 @@ async def test_who_waits_together_commits_together(backend: SQLiteBackend, path:
     assert {("default", S.PENDING): 51} == await backend.count()
 
 
-async def test_one_refused_or_failing_call_spoils_no_other_of_its_group(
-    backend: SQLiteBackend, path: Path
-) -> None:
-    others = locked(path)
-    errors: list[type[Exception]] = []
-
-    async def insert(*records: Record, limit: int | None = None) -> None:
-        try:
-            await backend.insert(records, limit=limit)
-        except (QueueFull, StorageError) as error:
-            errors.append(type(error))
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(insert, new("a"))
-        group.start_soon(insert, new("b"), new("c"))
-        await anyio.sleep(0.01)
-        group.start_soon(lambda: insert(new("d"), new("e"), limit=4))
-        group.start_soon(insert, new("f"), new("a"))  # an id that is there already: an error of the driver's
-        await anyio.sleep(0.01)
-        group.start_soon(lambda: insert(new("g"), limit=4))
-        await anyio.sleep(0.01)
-        others.close()
-
-    assert {QueueFull, StorageError} == set(errors)
-    assert ["a", "b", "c", "g"] == sorted(await statuses(backend))
-    assert [1, 2, 3, 4] == sorted(record.head.seq for record in await backend.find(Query()))
-    assert {("default", S.PENDING): 4} == await backend.count()
-
-
 async def test_a_programming_error_reaches_its_caller_alone(backend: SQLiteBackend) -> None:
     with pytest.raises(OverflowError):
         await backend.insert([new("a", max_attempts=2**64)])
@@ -182,23 +142,6 @@ async def test_a_programming_error_reaches_its_caller_alone(backend: SQLiteBacke
 
 
 # Locks
-
-
-async def test_a_lock_that_others_keep_ends_writes_in_time_but_no_reads(
-    backend: SQLiteBackend, path: Path
-) -> None:
-    others = locked(path)
-    began = time.monotonic()
-    with pytest.raises(StorageError, match="locked"):
-        await backend.insert([new("a")])
-    waited = time.monotonic() - began
-
-    assert 0.3 <= waited < 2
-    assert {} == await backend.count()
-    others.close()
-    await backend.insert([new("b")])
-
-    assert {"b": S.PENDING} == await statuses(backend)
 
 
 async def test_a_database_that_others_keep_ends_writes_in_time_but_no_reads(
@@ -221,27 +164,6 @@ async def test_a_database_that_others_keep_ends_writes_in_time_but_no_reads(
     assert {"b": S.PENDING} == await statuses(backend)
 
 
-async def test_a_write_gets_its_turn_when_others_are_done(backend: SQLiteBackend, path: Path) -> None:
-    others = locked(path)
-    async with anyio.create_task_group() as group:
-        group.start_soon(backend.insert, [new("a")])
-        await anyio.sleep(0.05)
-        others.release()
-    others.close()
-
-    assert {"a": S.PENDING} == await statuses(backend)
-
-
-async def test_a_lock_that_comes_too_late_is_passed_on(backend: SQLiteBackend, path: Path) -> None:
-    others = locked(path)
-    with anyio.move_on_after(0.02):
-        await backend.insert([new("a")])
-    others.release()
-
-    assert await anyio.to_thread.run_sync(comes, others)
-    others.close()
-
-
 # Waking
 
 
@@ -249,33 +171,17 @@ async def test_commits_of_other_connections_wake_who_waits(backend: SQLiteBacken
     """As those of other processes do."""
     mark = await backend.wait("lane:default", -1, 0)
     mark = await backend.wait("lane:default", mark, 0.05)
-    with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
-        with anyio.fail_after(5):
-            async with anyio.create_task_group() as group:
-                group.start_soon(backend.wait, "lane:default", mark, 30)
-                await anyio.sleep(0.03)
-                foreign.execute("UPDATE meta SET value = value + 1 WHERE name = 'last_seq'")
+    moved: list[int] = []
 
+    async def wait() -> None:
+        moved.append(await backend.wait("lane:default", mark, 30))
 
-async def test_handles_in_one_process_wake_each_other_at_once(path: Path) -> None:
-    clock = VirtualClock()
-    one, two = SQLiteBackend(path, clock=clock), SQLiteBackend(path, clock=clock)
-    await one.open()
-    await two.open()
-    async with clock.autojump():
-        mark = (await one.claim(ONE)).mark
+    with closing(sqlite3.connect(path, isolation_level=None)) as foreign, anyio.fail_after(5):
         async with anyio.create_task_group() as group:
-            group.start_soon(one.wait, "lane:default", mark, 60)
-            await two.insert([new("a")])
+            group.start_soon(wait)
+            await anyio.sleep(0.03)
 
-        assert VirtualClock().now() == clock.now()
-    await one.aclose()
-    await two.aclose()
+            assert [] == moved
+            foreign.execute("UPDATE meta SET value = value + 1 WHERE name = 'last_seq'")
 
-
-async def test_nobody_is_looked_for_while_nobody_waits(backend: SQLiteBackend) -> None:
-    writer = backend._open_writer()
-    with anyio.move_on_after(0.02):
-        await backend.wait("lane:default", 10**9, 60)
-
-    assert 0 == writer._watchers
+    assert mark < moved[0]

@@ -19,11 +19,15 @@ one, locks may not hold, and the log of the program warns of it.
 
 `backend` is the face; `store` makes and checks the directory; `log` is what `LogBackend` asks for, from one
 `snapshot` to the next a `generation`, written by who has the `lock`, in which there is a `note`; `contents`
-are the files beside it; `envelope` and `directory` are the ways of reading and writing them all.
+are the files beside it, a `journal` among them, of which the log tells what is `noted`; `envelope` and
+`directory` are the ways of reading and writing them all.
 
 At level "process", a loss of power may take the last seconds, and no more: a snapshot is on the disk before
 what it replaces is gone. After an fsync that failed, nobody trusts the log: a snapshot takes its place before
 anything is appended.
+
+A file that the system refuses fails its own task, and stays where it is; what ends that task stands in the
+log then, until there can be a file.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections import OrderedDict, deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -18,11 +18,13 @@ from jotty.core.queue.log.contents import Contents, Vanished
 from jotty.core.queue.points import reached
 from jotty.errors import StoreCorrupt
 
-from .directory import Directory, cut, read_at, sync, write
+from .directory import Directory, cut, sync, write
 from .envelope import json_field, opaque, opened, sealed
+from .journal import entry_in, lines_of, lines_with
+from .noted import NEW, Noted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from jotty.core.queue import Head
 
@@ -30,13 +32,21 @@ __all__ = ["DAMAGED", "FileContents", "name_of", "shard_of"]
 
 logger = logging.getLogger("jotty.queue.file")
 
-DAMAGED: Final = b"damaged"  # in place of bytes that are lost; no JSON, so that who decodes it finds out
+# in place of bytes that are lost, or cannot be read; no JSON, so that who decodes it finds out
+DAMAGED: Final = b"damaged"
 _SHARD: Final = 1000
 _OPEN: Final = 16  # directories kept open
 _PLACES: Final = 1000  # journals in which the place is known where the last reader stopped
 _FORGOTTEN: Final = 10_000
 _LONGEST: Final = 150
-_UNREADABLE: Final = frozenset({errno.EIO, errno.EISDIR, errno.ELOOP})
+_NO_FILE: Final = frozenset({errno.EISDIR, errno.ELOOP})
+# what a system says that will say the same again
+_LASTING: Final = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.ENOTDIR),
+        *(errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)),  # of a bad sector, of bad metadata
+    }
+)
 _PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
 _is_plain: Final = re.compile(rf"[a-z0-9_-]{{1,{_LONGEST}}}", re.ASCII).fullmatch
 
@@ -59,38 +69,6 @@ def name_of(head: Head) -> str:
     return f"{head.seq}-{encoded}"
 
 
-@attrs.frozen
-class _Noted:
-    """What the log says of a task's files.
-
-    Attributes:
-        has_payload: Whether there is one.
-        outcome: The number of the outcome; 0 if there is none yet.
-        entries: How many entries the journal has.
-        length: How many bytes of its file these are; what follows them never was.
-    """
-
-    has_payload: bool = True
-    outcome: int = 0
-    entries: int = 0
-    length: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the notes."""
-        notes: dict[str, Any] = {}
-        if not self.has_payload:
-            notes["payload"] = None
-        if self.outcome:
-            notes["outcome"] = self.outcome
-        if self.entries:
-            notes["journal"] = [self.entries, self.length]
-        return notes
-
-
-_NOTES: Final = ("payload", "outcome", "journal")
-_NEW: Final = _Noted()
-
-
 class FileContents(Contents):
     """The files of tasks below one directory.
 
@@ -104,15 +82,16 @@ class FileContents(Contents):
         self._root = root
         self._url = url
         self._is_synced = is_synced
-        self._noted: dict[str, _Noted] = {}
+        self._noted: dict[str, Noted] = {}
         self._fresh: dict[tuple[str, str], bytes] = {}  # written since the log was last appended to
         self._shards: OrderedDict[tuple[str, ...], Directory] = OrderedDict()
         self._unsynced: dict[tuple[str, ...], Directory] = {}  # parents before their children
         self._lasting: set[tuple[str, ...]] = set()  # to which the way survives the loss of power
         self._replaced: list[tuple[Head, str]] = []
         # those of others as well: who deleted a task may have died before its files were gone
-        self._forgotten: deque[tuple[Head, _Noted]] = deque(maxlen=_FORGOTTEN)
+        self._forgotten: deque[tuple[Head, Noted]] = deque(maxlen=_FORGOTTEN)
         self._places: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._refused: set[str] = set()  # told of in the log, until they can be read
 
     def keep(
         self,
@@ -125,79 +104,63 @@ class FileContents(Contents):
         is_new: bool,
     ) -> dict[str, Any]:
         """Write the files, and return what tells them from those of a process that dies now."""
-        before = self._noted.get(head.id, _NEW)
+        before = self._noted.get(head.id, NEW)
         undo.append(partial(self._note, head.id, before))
-        noted, notes = before, dict[str, Any]()
-        if is_new and payload is None:
-            noted = attrs.evolve(noted, has_payload=False)
-            notes["payload"] = None
+        noted = before
         if payload is not None:
             self._create(head, "payload", payload, undo)
+        elif is_new:
+            noted = attrs.evolve(noted, has_payload=False)
         if outcome is not None:
-            noted = attrs.evolve(noted, outcome=noted.outcome + 1)
-            self._create(head, "outcome", outcome, undo, number=noted.outcome)
-            notes["outcome"] = noted.outcome
-            if before.outcome:
-                self._replaced.append((head, _name("outcome", before.outcome)))
-                undo.append(self._replaced.pop)
+            noted = self._put_outcome(head, noted, outcome, undo)
         if entries:
             noted = self._extend(head, noted, entries)
-            notes["journal"] = [noted.entries, noted.length]
         self._note(head.id, noted)
-        return notes
+        return noted.notes_since(before)
 
     def learn(self, head: Head, notes: Mapping[str, Any]) -> None:
         """Take in what another process has noted."""
-        if notes.keys().isdisjoint(_NOTES):
-            return
-        noted = self._noted.get(head.id, _NEW)
-        entries, length = notes.get("journal", (noted.entries, noted.length))
-        has_payload = noted.has_payload and "payload" not in notes
-        self._note(head.id, _Noted(has_payload, notes.get("outcome", noted.outcome), entries, length))
+        noted = self._noted.get(head.id, NEW)
+        learnt = noted.learnt(notes)
+        if learnt is not noted:
+            self._note(head.id, learnt)
 
     def notes(self) -> Callable[[Head], dict[str, Any]]:
         """Return what gives the notes of a task's files."""
         noted = self._noted.copy()
-        return lambda head: noted.get(head.id, _NEW).to_json()
+        return lambda head: noted.get(head.id, NEW).notes_since(NEW)
 
     def payload(self, head: Head) -> bytes | None:
         """Return the payload, or DAMAGED."""
-        if not self._noted.get(head.id, _NEW).has_payload:
+        if not self._noted.get(head.id, NEW).has_payload:
             return None
         return self._read(head, "payload")
 
     def outcome(self, head: Head) -> bytes | None:
         """Return the outcome, or DAMAGED."""
-        number = self._noted.get(head.id, _NEW).outcome
-        return self._read(head, "outcome", number) if number else None
+        noted = self._noted.get(head.id, NEW)
+        if noted.told is not None or not noted.outcome:
+            return noted.told
+        return self._read(head, "outcome", noted.outcome)
 
     def last_entry(self, head: Head) -> int:
         """Return the number of the last entry of the journal."""
-        return self._noted.get(head.id, _NEW).entries
+        return self._noted.get(head.id, NEW).entries
 
     def entries(self, head: Head, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Return entries of the journal after a number.
 
         Raises:
-            StoreCorrupt: One of them is damaged.
+            StoreCorrupt: One of them is damaged, or the file cannot be read.
         """
-        noted = self._noted.get(head.id, _NEW)
-        if after >= noted.entries:
-            return []
-        try:
-            descriptor = self._shard(head).open(_file(head, "journal"), os.O_RDONLY)
-        except FileNotFoundError:
-            if not self.is_certain:
-                raise Vanished from None
-            raise StoreCorrupt(self._url, f"the journal of task {head.id} is missing.") from None
-        try:
-            return self._entries(descriptor, head, noted, after, limit)
-        finally:
-            os.close(descriptor)
+        noted = self._noted.get(head.id, NEW)
+        found = self._entries_in_file(head, noted, after, limit) if after < noted.in_file else []
+        late = list(enumerate(noted.late, start=noted.in_file + 1))[max(after - noted.in_file, 0) :]
+        return (found + late)[:limit]
 
     def forget(self, head: Head, undo: list[Callable[[], object]]) -> None:
         """Have the files removed as soon as the log says so."""
-        noted = self._noted.pop(head.id, _NEW)
+        noted = self._noted.pop(head.id, NEW)
         self._forgotten.append((head, noted))
         undo += [partial(self._note, head.id, noted), self._forgotten.pop]
 
@@ -214,13 +177,12 @@ class FileContents(Contents):
         if not (self._replaced or self._forgotten):
             return
         replaced, self._replaced = self._replaced, []
-        with suppress(OSError):  # they harm nobody
-            for head, name in replaced:
-                self._remove(head, name)
-            while self._forgotten:
-                head, noted = self._forgotten.popleft()
-                outcomes = (_name("outcome", number) for number in range(1, noted.outcome + 1))
-                self._remove(head, "payload.json", "journal.jsonl", *outcomes)
+        for head, name in replaced:
+            self._remove(head, name)
+        while self._forgotten:
+            head, noted = self._forgotten.popleft()
+            outcomes = (_name("outcome", number) for number in range(1, noted.outcome + 1))
+            self._remove(head, "payload.json", "journal.jsonl", *outcomes)
 
     def sweep(self, last_seq: int, heads: Callable[[int, int], Sequence[Head]]) -> Iterator[None]:
         """Remove files that no task has, a directory at each step.
@@ -231,22 +193,25 @@ class FileContents(Contents):
             return
         tasks = self._root.child("tasks", create=False)
         for name in filter(str.isdecimal, tasks.names()):
-            group = tasks.child(name, create=False)
-            for shard in filter(str.isdecimal, group.names()):
-                first = int(name) * _SHARD**2 + int(shard) * _SHARD
-                self._sweep_shard(
-                    group, shard, {name_of(head) for head in heads(first, first + _SHARD)}, last_seq
-                )
-                if first + _SHARD <= last_seq and group.remove_child(shard):
-                    self._shards.pop(("tasks", name, shard), None)
-                    self._lasting.discard(("tasks", name, shard))
-                yield
+            with _passing_over():
+                group = tasks.child(name, create=False)
+                for shard in filter(str.isdecimal, group.names()):
+                    first = int(name) * _SHARD**2 + int(shard) * _SHARD
+                    known = {name_of(head) for head in heads(first, first + _SHARD)}
+                    with _passing_over():
+                        self._sweep_shard(group, shard, known, last_seq)
+                        if first + _SHARD <= last_seq and group.remove_child(shard):
+                            self._shards.pop(("tasks", name, shard), None)
+                            self._lasting.discard(("tasks", name, shard))
+                    yield
 
     def _has_damaged_lines(self) -> bool:
         try:
             names = self._root.child("damaged", create=False).names()
         except FileNotFoundError:
             return False
+        except PermissionError:
+            return True  # as far as anybody knows
         return any(name.startswith("tasks.log") for name in names)
 
     def _sweep_shard(self, group: Directory, shard: str, known: Collection[str], last_seq: int) -> None:
@@ -259,8 +224,8 @@ class FileContents(Contents):
 
     # Notes
 
-    def _note(self, task_id: str, noted: _Noted) -> None:
-        if noted is _NEW or noted == _NEW:
+    def _note(self, task_id: str, noted: Noted) -> None:
+        if noted is NEW or noted == NEW:
             self._noted.pop(task_id, None)
         else:
             self._noted[task_id] = noted
@@ -283,6 +248,24 @@ class FileContents(Contents):
             self._shards.popitem(last=False)
         return directory
 
+    def _put_outcome(
+        self, head: Head, noted: Noted, outcome: bytes, undo: list[Callable[[], object]]
+    ) -> Noted:
+        number, told = noted.outcome + 1, None
+        try:
+            self._create(head, "outcome", outcome, undo, number)
+        except OSError as refusal:
+            # of a write or a sync that failed, no file is named: they are not to be passed over
+            if refusal.filename is None or not self._is_its_own(head, refusal):
+                raise
+            problem = "%s: there can be no file for the outcome of task %s, which stands in the log: %s."
+            logger.warning(problem, self._url, head.id, refusal.strerror)
+            told = outcome
+        if noted.outcome:
+            self._replaced.append((head, _name("outcome", noted.outcome)))
+            undo.append(self._replaced.pop)
+        return attrs.evolve(noted, outcome=number, told=told)
+
     def _create(
         self, head: Head, kind: str, data: bytes, undo: list[Callable[[], object]], number: int = 0
     ) -> None:
@@ -299,7 +282,7 @@ class FileContents(Contents):
             self._shard(head).remove(name)
 
     def _remove(self, head: Head, *kinds: str) -> None:
-        with suppress(FileNotFoundError):  # the directory
+        with suppress(OSError):  # what is left harms nobody
             self._shard(head).remove(*(f"{name_of(head)}.{kind}" for kind in kinds))
 
     def _read(self, head: Head, kind: str, number: int = 0) -> bytes:
@@ -314,10 +297,14 @@ class FileContents(Contents):
             logger.warning("%s: %s is missing, which held the %s of task %s.", self._url, name, kind, head.id)
             return DAMAGED
         except OSError as refusal:
-            if refusal.errno not in _UNREADABLE:
+            if refusal.errno in _NO_FILE:
+                self._set_aside(head, kind, name)
+            elif self._is_its_own(head, refusal):
+                self._tell(head, kind, name, f"cannot be read: {refusal.strerror}")
+            else:
                 raise
-            self._set_aside(head, kind, name)
             return DAMAGED
+        self._refused.discard(name)
         rest = opened(line[:-1]) if line.endswith(b"\n") else None
         found = None if rest is None else opaque(kind, rest)
         if found is None:
@@ -330,17 +317,43 @@ class FileContents(Contents):
         with suppress(OSError):  # where nothing can be written, it stays
             self._shard(head).rename(name, name, self._root.child("damaged", create=True))
 
+    def _is_its_own(self, head: Head, refusal: OSError) -> bool:
+        """Whether the system refuses this task's file, or directory, for good, and not all the others too."""
+        if refusal.errno not in _LASTING:
+            return False
+        try:
+            self._root.child("tasks", create=False).child(shard_of(head.seq)[0], create=False).names()
+        except OSError:
+            return False
+        return True
+
+    def _tell(self, head: Head, kind: str, name: str, problem: str) -> str:
+        """Return what is to be said of a file that is refused, having said it once in the log."""
+        if name not in self._refused:
+            self._refused.add(name)
+            logger.warning(
+                "%s: %s %s. It is of the %s of task %s, and stays where it is.",
+                *(self._url, name, problem, kind, head.id),
+            )
+        return f"the {kind} of task {head.id} {problem}."
+
     # Journals
 
-    def _extend(self, head: Head, noted: _Noted, entries: Sequence[bytes]) -> _Noted:
+    def _extend(self, head: Head, noted: Noted, entries: Sequence[bytes]) -> Noted:
         """Append to the journal behind what the log says, in place of what a process that died has left."""
-        first = noted.entries + 1
-        data = b"".join(
-            sealed(b'"n":%d,%s' % (number, json_field("entry", entry)))
-            for number, entry in enumerate(entries, start=first)
-        )
-        shard = self._shard(head, create=True)
-        descriptor = shard.open(_file(head, "journal"), os.O_RDWR | os.O_CREAT)
+        name = _file(head, "journal")
+        try:
+            shard = self._shard(head, create=True)
+            descriptor = shard.open(name, os.O_RDWR | os.O_CREAT)
+        except OSError as refusal:
+            if not self._is_its_own(head, refusal):
+                raise
+            problem = self._tell(head, "journal", name, f"cannot be written: {refusal.strerror}")
+            if not head.status.is_terminal:
+                raise StoreCorrupt(self._url, problem) from refusal
+            return noted.with_late(entries)
+        self._refused.discard(name)
+        data = lines_with((*noted.late, *entries), first=noted.in_file + 1)
         try:
             if os.fstat(descriptor).st_size > noted.length:
                 cut(descriptor, noted.length)
@@ -353,31 +366,62 @@ class FileContents(Contents):
                 self._unsynced["tasks", *shard_of(head.seq)] = shard
         finally:
             os.close(descriptor)
-        return attrs.evolve(noted, entries=noted.entries + len(entries), length=noted.length + len(data))
+        number, length = noted.entries + len(entries), noted.length + len(data)
+        return attrs.evolve(noted, entries=number, length=length, late=())
+
+    def _entries_in_file(self, head: Head, noted: Noted, after: int, limit: int) -> list[tuple[int, bytes]]:
+        name = _file(head, "journal")
+        try:
+            descriptor = self._shard(head).open(name, os.O_RDONLY)
+            try:
+                found = self._entries(descriptor, head, noted, after, limit)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            if not self.is_certain:
+                raise Vanished from None
+            raise StoreCorrupt(self._url, f"the journal of task {head.id} is missing.") from None
+        except OSError as refusal:
+            if not self._is_its_own(head, refusal):
+                raise
+            problem = self._tell(head, "journal", name, f"cannot be read: {refusal.strerror}")
+            raise StoreCorrupt(self._url, problem) from refusal
+        self._refused.discard(name)
+        return found
 
     def _entries(
-        self, descriptor: int, head: Head, noted: _Noted, after: int, limit: int
+        self, descriptor: int, head: Head, noted: Noted, after: int, limit: int
     ) -> list[tuple[int, bytes]]:
         number, start = self._places.get(head.id, (0, 0))
         if number > after:
             number, start = 0, 0
         found: list[tuple[int, bytes]] = []
-        for line in _lines(descriptor, start, noted.length):
-            if len(found) == limit or number == noted.entries:
+        for line in lines_of(descriptor, start, noted.length):
+            if len(found) == limit or number == noted.in_file:
                 break
             number, start = number + 1, start + len(line)
-            entry = _entry(number, line)
+            entry = entry_in(line, number)
             if entry is None:
                 break
             if number > after:
                 found.append((number, entry))
-        if len(found) < min(limit, noted.entries - after):
+        if len(found) < min(limit, noted.in_file - after):
             raise StoreCorrupt(self._url, f"entry {number} of the journal of task {head.id} is damaged.")
         self._places[head.id] = number, start
         self._places.move_to_end(head.id)
         if len(self._places) > _PLACES:
             self._places.popitem(last=False)
         return found
+
+
+@contextmanager
+def _passing_over() -> Iterator[None]:
+    """Leave a directory alone that the system refuses."""
+    try:
+        yield
+    except OSError as refusal:
+        if refusal.errno not in _LASTING:
+            raise
 
 
 def _name(kind: str, number: int = 0) -> str:
@@ -388,23 +432,3 @@ def _name(kind: str, number: int = 0) -> str:
 
 def _file(head: Head, kind: str, number: int = 0) -> str:
     return f"{name_of(head)}.{_name(kind, number)}"
-
-
-def _lines(descriptor: int, start: int, end: int) -> Iterable[bytes]:
-    """Yield the lines of a file from one place to another, reading no more than it takes."""
-    size, rest = 1 << 14, b""
-    while start < end:
-        data = read_at(descriptor, start, min(start + size, end))
-        if not data:
-            return
-        start, size = start + len(data), min(2 * size, 1 << 20)
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            yield line + b"\n"
-
-
-def _entry(number: int, line: bytes) -> bytes | None:
-    rest, start = opened(line[:-1]), b'"n":%d,' % number
-    if rest is None or not rest.startswith(start):
-        return None
-    return opaque("entry", rest[len(start) :])

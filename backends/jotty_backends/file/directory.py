@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from jotty.core.queue.points import reached
+from jotty_backends.ownership import Owner, hand_over, opened_for
 
 if sys.platform != "win32":
     import fcntl
@@ -32,6 +33,7 @@ class Directory:
     Attributes:
         path: As above.
         identity: What tells it from every other directory.
+        owner: Whose it is that root makes in it: its owner, or that of the outermost of its parents here.
     """
 
     def __init__(self, path: str, parent: Directory | None = None) -> None:
@@ -39,7 +41,9 @@ class Directory:
         flags = os.O_RDONLY | _DIRECTORY | _NO_LINK | _CLOSE
         self.descriptor: int = os.open(path, flags, dir_fd=None if parent is None else parent.descriptor)
         self.close = weakref.finalize(self, os.close, self.descriptor)
-        self.identity = self.identity_of_open(self.descriptor)
+        found = os.fstat(self.descriptor)
+        self.identity = found.st_dev, found.st_ino
+        self.owner: Owner = (found.st_uid, found.st_gid) if parent is None else parent.owner
 
     def names(self) -> list[str]:
         """Return what stands in it."""
@@ -65,7 +69,7 @@ class Directory:
 
     def open(self, name: str, flags: int) -> int:
         """Return a descriptor of a file, which its owner alone may read."""
-        return os.open(name, flags | _NO_LINK | _CLOSE, 0o600, dir_fd=self.descriptor)
+        return opened_for(self.owner, name, flags | _NO_LINK | _CLOSE, dir_fd=self.descriptor)
 
     def child(self, name: str, *, create: bool) -> Directory:
         """Return a directory in this one."""
@@ -74,11 +78,21 @@ class Directory:
         except FileNotFoundError:
             if not create:
                 raise
+        is_made = self.make(name)
+        directory = Directory(name, self)
+        if is_made:
+            hand_over(directory.descriptor, self.owner)
+        return directory
+
+    def make(self, name: str) -> bool:
+        """Make a directory in this one, of whoever makes it; False if it is there."""
         reached("file.mkdir.before")
-        with suppress(FileExistsError):
+        try:
             os.mkdir(name, 0o700, dir_fd=self.descriptor)
+        except FileExistsError:
+            return False
         reached("file.mkdir.after")
-        return Directory(name, self)
+        return True
 
     def read(self, name: str) -> bytes:
         """Return what a file holds."""

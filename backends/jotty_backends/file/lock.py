@@ -42,7 +42,7 @@ class StoreLock:
         self._guard = threading.Lock()
         self._has_come = threading.Event()
         self._is_wanted = False
-        self._lock = FileLock(str(Path(root.path) / LOCK), self._on_news)
+        self._lock = FileLock(str(Path(root.path) / LOCK), self._on_news, owner=root.owner)
         self._identity = root.identity_of(LOCK)
 
     @contextmanager

@@ -82,7 +82,7 @@ def _open_root(path: str, url: str, *, create: bool) -> Directory:
     parent = Path(path).parent
     if not parent.is_dir():
         raise StorageError(url, f"the directory {str(parent)!r} does not exist. Create it first.")
-    Directory(str(parent.resolve())).child(Path(path).name, create=True)
+    Directory(str(parent.resolve())).make(Path(path).name)
     return Directory(path)
 
 
@@ -120,7 +120,7 @@ def _make(root: Directory, url: str, patience: float | None) -> None:
     """
     if patience is None:
         raise StorageError(url, f"there is no store at {root.path!r}. Check the path.")
-    lock = FileLock(str(Path(root.path) / LOCK), lambda: None)
+    lock = FileLock(str(Path(root.path) / LOCK), lambda: None, owner=root.owner)
     try:
         deadline = time.monotonic() + patience
         while not lock.try_acquire():

@@ -11,14 +11,14 @@ from jotty.core.queue import Head, RetryPolicy, TaskStatus, head_from
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CLAIMED", "COLUMNS", "MOVED", "SETTINGS", "Row", "head_of", "row_of"]
+__all__ = ["COLUMNS", "TAILS", "Row", "head_of", "row_of"]
 
 Row = tuple[Any, ...]
 
-# What a claim writes stands last, before it what other moves write, before that what hardly ever changes: an
-# UPDATE takes the tail of a row, and rewrites no index of a column that it does not name.
+# What a claim writes stands last, before it what an ending writes as well, then what other moves do, then
+# what hardly ever changes: an UPDATE takes the tail of a row, and leaves the indexes of other columns alone.
 _WRITTEN_ONCE: Final = ("seq", "id", "tags", "created_at")
-SETTINGS: Final = (
+_SETTINGS: Final = (
     "priority",
     "lane",
     "key",
@@ -28,17 +28,9 @@ SETTINGS: Final = (
     "retry",
     "timeout",
 )
-_MOVED: Final = (
-    "awaiting",
-    "answered",
-    "run_at",
-    "cancel_requested",
-    "postponed",
-    "isolated",
-    "progress",
-    "finished_at",
-)
-CLAIMED: Final = (
+_MOVED: Final = ("awaiting", "answered", "run_at", "cancel_requested", "postponed", "isolated", "progress")
+_ENDED: Final = ("finished_at",)
+_CLAIMED: Final = (
     "status",
     "due",
     "lease",
@@ -48,8 +40,9 @@ CLAIMED: Final = (
     "started_at",
     "version",
 )
-MOVED: Final = _MOVED + CLAIMED
-COLUMNS: Final = _WRITTEN_ONCE + SETTINGS + MOVED
+COLUMNS: Final = _WRITTEN_ONCE + _SETTINGS + _MOVED + _ENDED + _CLAIMED
+# where the tails begin, the shortest first
+TAILS: Final = tuple(COLUMNS.index(part[0]) for part in (_CLAIMED, _ENDED, _MOVED, _SETTINGS))
 
 _STATUS: Final = {status.value: status for status in TaskStatus}
 _DEFAULT_RETRY: Final = RetryPolicy()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jotty.core.queue import Durability
+    from jotty_backends.ownership import Owner
 
 __all__ = ["VERSION", "connect", "storage_error", "version_of"]
 
@@ -119,7 +120,7 @@ def connect(
     is_store = _is_store(path, url)
     if not is_store and not create:
         raise StorageError(url, f"there is no store at {path!r}. Check the path.")
-    lock = FileLock(f"{path}-lock", news)
+    lock = FileLock(f"{path}-lock", news, owner=_owner_of(path) if is_store else None)
     try:
         if not is_store:
             _make(path, url, lock, patience)
@@ -127,6 +128,15 @@ def connect(
     except BaseException:
         lock.close()
         raise
+
+
+def _owner_of(path: str) -> Owner | None:
+    """Return whose the store is, for whom root makes the lock file that is missing."""
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:  # whoever opens it now is told
+        return None
+    return found.st_uid, found.st_gid
 
 
 def _is_store(path: str, url: str) -> bool:
@@ -250,6 +260,8 @@ def _connect(path: str, durability: Durability, patience: float) -> sqlite3.Conn
         connection.execute("PRAGMA cache_size = -16000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA trusted_schema = OFF")
+        # a checkpoint costs two syncs and writes hot pages home: at the default, every few groups of tasks
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
     except BaseException:
         connection.close()
         raise

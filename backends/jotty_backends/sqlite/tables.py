@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -27,7 +27,7 @@ from jotty.core.queue import (
 from jotty.core.queue.record import change
 from jotty.errors import LeaseLost, QueueFull, TaskNotFound
 
-from .rows import CLAIMED, COLUMNS, MOVED, SETTINGS, Row, head_of, row_of
+from .rows import COLUMNS, TAILS, Row, head_of, row_of
 from .searches import LIVE_SQL, MOST, PICK, SOONEST, search
 from .transaction import Transaction
 
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Tables"]
 
 _WIDTH: Final = len(COLUMNS)
-_SETTINGS_FROM: Final = _WIDTH - len(SETTINGS) - len(MOVED)
-_MOVED_FROM: Final = _WIDTH - len(MOVED)
-_CLAIMED_FROM: Final = _WIDTH - len(CLAIMED)
 _HEAD: Final = ", ".join(f"t.{name}" for name in COLUMNS)
 _HEADS: Final = f"SELECT {_HEAD}, NULL, o.data"
 _WHOLE: Final = f"SELECT {_HEAD}, p.data, o.data"
@@ -50,15 +47,22 @@ _BY_SEQ: Final = f"{_HEADS} FROM tasks t {_JOIN_OUTCOME} WHERE t.seq = ?"
 _WHOLE_BY_ID: Final = f"{_WHOLE} FROM tasks t {_JOIN_BOTH} WHERE t.id = ?"
 _PICKED: Final = f"{_WHOLE} FROM ({PICK}) k CROSS JOIN tasks t ON t.seq = k.seq {_JOIN_BOTH}"
 _OWNER: Final = f"SELECT id FROM tasks WHERE key = ? AND {LIVE_SQL}"  # noqa: S608 - of constants
-_STANDING: Final = f"SELECT seq, version, status, {', '.join(SETTINGS)} FROM tasks WHERE id = ?"  # noqa: S608 - of constants
 _TO_DELETE: Final = "SELECT seq, version, lane, status, tags FROM tasks WHERE id = ?"
 _PARENT: Final = "SELECT seq, status FROM tasks WHERE id = ?"
 _OUTCOME: Final = "SELECT data FROM outcomes WHERE task = ?"
 _INSERT: Final = f"INSERT INTO tasks ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * _WIDTH)})"  # noqa: S608 - of constants
-_UPDATE: Final = "UPDATE tasks SET {} WHERE seq = ?"
-_REWRITE: Final = _UPDATE.format(", ".join(f"{name} = ?" for name in SETTINGS + MOVED))
-_MOVE: Final = _UPDATE.format(", ".join(f"{name} = ?" for name in MOVED))
-_CLAIM: Final = _UPDATE.format(", ".join(f"{name} = ?" for name in CLAIMED))
+_UPDATES: Final = {
+    start: f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in COLUMNS[start:])}"  # noqa: S608 - of constants
+    " WHERE seq = ? AND version = ? AND id = ?"
+    for start in TAILS
+}
+_PAYLOADS: Final = "INSERT INTO payloads VALUES (?, ?)"
+_OUTCOMES: Final = "INSERT OR REPLACE INTO outcomes VALUES (?, ?)"
+_EDGES: Final = "INSERT INTO edges VALUES (?, ?)"
+_TAGS: Final = "INSERT INTO tags VALUES (?, ?)"
+_ENTRY: Final = (
+    "INSERT INTO journal SELECT ?1, 1 + coalesce((SELECT max(number) FROM journal WHERE task = ?1), 0), ?2"
+)
 _LAST_ENTRY: Final = "SELECT number FROM journal WHERE task = ? ORDER BY number DESC LIMIT 1"
 _ENTRIES: Final = "SELECT number, data FROM journal WHERE task = ? AND number > ? ORDER BY number LIMIT ?"
 _DELETE: Final = (
@@ -69,7 +73,7 @@ _DELETE: Final = (
     "DELETE FROM edges WHERE parent = ?",
     "DELETE FROM edges WHERE child = ?",
 )
-_LANE: Final = SETTINGS.index("lane")
+_MOST_AHEAD: Final = 128
 _STATUS: Final = {status.value: status for status in TaskStatus}
 
 
@@ -96,23 +100,54 @@ class Tables(Transaction):
     A step that raises one of jotty's errors has written nothing.
     """
 
+    _edges_known: bool | None
+    _ready: list[Record]
+    _ready_in: tuple[str, ...]
+    _asked: int
+
+    def begin(self, kind: str = "IMMEDIATE") -> None:
+        """See `Transaction.begin`."""
+        super().begin(kind)
+        self._edges_known = None
+        self._forget_ready()
+
     def insert(self, records: Sequence[Record], limit: int | None = None) -> list[Record]:
         """See `QueueBackend.insert`."""
-        plan, now = _Plan(), self.now()
+        now = self.now()
+        if not any(map(_is_tied, records)):
+            return self._insert_plain(records, limit, now)
+        plan = _Plan()
         for record in records:
             self._plan(record, plan, now)
-        more = sum(record.head.status in LIVE for record in plan.records.values())
-        if limit is not None and more and self._live() + more > limit:
-            raise QueueFull(limit)
+        self._check_room(plan.records.values(), limit)
         self._add(list(plan.records.values()), plan.edges)
         stored = [plan.aliases[record.head.id] for record in records]
         return [plan.records.get(task_id) or self._known(task_id) for task_id in stored]
 
+    def _insert_plain(self, records: Sequence[Record], limit: int | None, now: int) -> list[Record]:
+        """Insert tasks that neither a key nor a dependency ties to others."""
+        new = [
+            Record(lifecycle.inserted(one.head, seq=seq, now=now, depends_on=()), one.payload, one.outcome)
+            for seq, one in enumerate(records, start=self.last_seq() + 1)
+        ]
+        self._check_room(new, limit)
+        self._add(new, ())
+        return new
+
+    def _check_room(self, new: Iterable[Record], limit: int | None) -> None:
+        if limit is None:
+            return
+        more = sum(record.head.status in LIVE for record in new)
+        if more and self._live() + more > limit:
+            raise QueueFull(limit)
+
     def claim(self, request: ClaimRequest, mark: int) -> Claimed:
         """See `QueueBackend.claim`."""
         now = self.now()
-        records = [self._claimed(old, request, now) for old in self._pick(request, now)]
-        self._write(_CLAIM, [(*row_of(one.head)[_CLAIMED_FROM:], one.head.seq) for one in records])
+        picked = self._pick(request, now)
+        records = [self._claimed(old, request, now) for old in picked]
+        if records:
+            self.later(_UPDATES[TAILS[0]], map(_claimed_row, records, picked))
         is_full = len(records) >= request.limit > 0
         return Claimed(records, mark, None if is_full else self._next_at(request.lanes))
 
@@ -123,10 +158,14 @@ class Tables(Transaction):
             now_stored = self._find(record.head.id, _BY_ID)
             if now_stored and _is_held(now_stored.head, record.head.lease):
                 head = now_stored.head
-                self._swap(change(head, lifecycle.released(head, now)), now)
+                self.swap([change(head, lifecycle.released(head, now))])
 
     def swap(self, changes: Sequence[Change]) -> list[Swapped]:
         """See `QueueBackend.swap`."""
+        if changes:
+            self._forget_ready()
+        if self.is_late(_INSERT) or self.is_late(_UPDATES[TAILS[0]]):
+            self.write_late()
         now = self.now()
         return [self._swap(change, now) for change in changes]
 
@@ -145,11 +184,11 @@ class Tables(Transaction):
             return []
         source, rest, values = search(query)
         selected, joined = (_WHOLE, _JOIN_BOTH) if query.payload else (_HEADS, _JOIN_OUTCOME)
-        return [_record_of(row) for row in self.execute(f"{selected} FROM {source} {joined} {rest}", values)]
+        return [_record_of(row) for row in self.ask(f"{selected} FROM {source} {joined} {rest}", values)]
 
     def count(self) -> dict[tuple[str, TaskStatus], int]:
         """See `QueueBackend.count`."""
-        rows = self.execute("SELECT lane, status, number FROM counts WHERE number <> 0")
+        rows = self.ask("SELECT lane, status, number FROM counts WHERE number <> 0")
         return {(lane, _STATUS[status]): number for lane, status, number in rows}
 
     def append(self, task_id: str, lease: int, entries: Sequence[bytes]) -> int:
@@ -162,10 +201,10 @@ class Tables(Transaction):
 
     def read(self, task_id: str, after: int, limit: int) -> list[tuple[int, bytes]]:
         """See `QueueBackend.read`."""
-        found = self.execute(_PARENT, (_storable(task_id),)).fetchone()
+        found = self.ask(_PARENT, (_storable(task_id),)).fetchone()
         if found is None:
             return []
-        return self.execute(_ENTRIES, (found[0], min(after, MOST), min(limit, MOST))).fetchall()
+        return self.ask(_ENTRIES, (found[0], min(after, MOST), min(limit, MOST))).fetchall()
 
     def delete(self, targets: Sequence[tuple[str, int]]) -> list[bool]:
         """See `QueueBackend.delete`."""
@@ -180,21 +219,21 @@ class Tables(Transaction):
 
     def workers(self) -> list[Present]:
         """See `QueueBackend.workers`."""
-        rows = self.execute("SELECT worker, data, until FROM workers WHERE until > ?", (self.now(),))
+        rows = self.ask("SELECT worker, data, until FROM workers WHERE until > ?", (self.now(),))
         return [Present(*row) for row in rows]
 
     # Reading
 
     def _find(self, task_id: str, question: str) -> Record | None:
-        row = self.execute(question, (_storable(task_id),)).fetchone()
+        row = self.ask(question, (_storable(task_id),)).fetchone()
         return None if row is None else _record_of(row)
 
     def _known(self, task_id: str) -> Record:
-        return _record_of(self.execute(_WHOLE_BY_ID, (task_id,)).fetchone())
+        return _record_of(self.ask(_WHOLE_BY_ID, (task_id,)).fetchone())
 
     def _owner(self, key: str) -> str | None:
         """Return the id of the live task that has a key."""
-        found = self.execute(_OWNER, (key,)).fetchone()
+        found = self.ask(_OWNER, (key,)).fetchone()
         return None if found is None else str(found[0])
 
     def _live(self) -> int:
@@ -206,14 +245,28 @@ class Tables(Transaction):
         """Return the tasks to claim, in the order of C13."""
         if request.limit == 0:
             return []
+        if request.lanes != self._ready_in:
+            self._forget_ready()
+            self._ready_in = request.lanes
         limit = min(request.limit, MOST)
-        rows = [
-            row for lane in dict.fromkeys(request.lanes) for row in self.execute(_PICKED, (lane, now, limit))
-        ]
+        if len(self._ready) < limit:
+            # callers who claim at the same time, one task each, are served with few questions
+            self._asked = max(limit, min(2 * self._asked, _MOST_AHEAD))
+            self._ready = self._ask_ready(request.lanes, now, self._asked)
+        picked, self._ready = self._ready[:limit], self._ready[limit:]
+        return picked
+
+    def _ask_ready(self, lanes: Iterable[str], now: int, limit: int) -> list[Record]:
+        rows = [row for lane in dict.fromkeys(lanes) for row in self.ask(_PICKED, (lane, now, limit))]
         return sorted(map(_record_of, rows), key=_in_line)[:limit]
 
+    def _forget_ready(self) -> None:
+        """Look again at the next claim: what was found may not stand first in line any more."""
+        self._ready_in, self._ready = (), []
+        self._asked = 0
+
     def _next_at(self, lanes: Iterable[str]) -> int | None:
-        rows = (self.execute(SOONEST, (lane,)) for lane in dict.fromkeys(lanes))
+        rows = (self.ask(SOONEST, (lane,)) for lane in dict.fromkeys(lanes))
         return min((instant for (instant,) in chain.from_iterable(rows)), default=None)
 
     # Inserting
@@ -244,33 +297,24 @@ class Tables(Transaction):
         if task_id in planned:
             head = planned[task_id].head
             return head.seq, head.status
-        found = self.execute(_PARENT, (_storable(task_id),)).fetchone()
+        found = self.ask(_PARENT, (_storable(task_id),)).fetchone()
         return (found[0], _STATUS[found[1]]) if found else (0, None)
 
     def _add(self, records: Sequence[Record], edges: Sequence[tuple[int, int]]) -> None:
+        self._forget_ready()
         heads = [record.head for record in records]
         for head in heads:
             self.moves[head.lane, head.status.value] += 1
             self.touched(*topics_of(head))
         self.take_seqs(len(heads))
-        self._write(_INSERT, [row_of(head) for head in heads])
-        self._write(
-            "INSERT INTO payloads VALUES (?, ?)",
-            [(one.head.seq, one.payload) for one in records if one.payload is not None],
-        )
-        self._write(
-            "INSERT INTO outcomes VALUES (?, ?)",
-            [(one.head.seq, one.outcome) for one in records if one.outcome is not None],
-        )
-        self._write("INSERT INTO edges VALUES (?, ?)", edges)
-        tagged = [(tag, head.seq) for head in heads if head.tags for tag in dict.fromkeys(head.tags)]
-        self._write("INSERT INTO tags VALUES (?, ?)", tagged)
-
-    def _write(self, statement: str, rows: Sequence[Row]) -> None:
-        if len(rows) == 1:
-            self.execute(statement, rows[0])
-        elif rows:
-            self.executemany(statement, rows)
+        self.later(_INSERT, map(row_of, heads))
+        self.later(_PAYLOADS, [(one.head.seq, one.payload) for one in records if one.payload is not None])
+        if outcomes := [(one.head.seq, one.outcome) for one in records if one.outcome is not None]:
+            self.later(_OUTCOMES, outcomes)
+        if edges:
+            self._write_edges(edges)
+        if tagged := [(tag, head.seq) for head in heads if head.tags for tag in dict.fromkeys(head.tags)]:
+            self.later(_TAGS, tagged)
 
     # Rewriting
 
@@ -282,47 +326,58 @@ class Tables(Transaction):
 
     def _swap(self, change: Change, now: int) -> Swapped:
         head, outcome = change.record.head, change.record.outcome
-        old = self.execute(_STANDING, (_storable(head.id),)).fetchone()
-        if old is None:
-            return Swapped(Outcome.GONE, None)
-        seq, version, status, *settings = old
-        if version != change.expected:
-            return Swapped(Outcome.STALE, self._find(head.id, _BY_ID))
-        owner = self._owner(head.key) if head.key and head.status in LIVE else None
-        if owner and owner != head.id:
-            return Swapped(Outcome.KEY_TAKEN, self._find(owner, _BY_ID))
+        old = change.before
+        if old is None or lifecycle.needs_edges(head) or _takes_key(head, old):
+            refused, old = self._standing(change)
+            if old is None:
+                return refused
         if not head.run_at:
             head = rewritten(head, run_at=now)
         if lifecycle.needs_edges(head):
             head = self._watch(head)
-        self._rewrite(head, settings)
-        self._count(head, settings[_LANE], _STATUS[status])
+        if not self._rewrite(head, old):
+            return self._outdated(head.id)
+        self._count(head, old.lane, old.status)
         if outcome is None:
-            found = self.execute(_OUTCOME, (seq,)).fetchone()
+            found = self.ask(_OUTCOME, (old.seq,)).fetchone()
             outcome = found and found[0]
         else:
-            self.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?)", (seq, outcome))
+            self.later(_OUTCOMES, [(old.seq, outcome)])
         if change.entries:
-            self._write_journal(seq, change.entries)
+            self.later(_ENTRY, [(old.seq, entry) for entry in change.entries])
         self.touched(*topics_of(head))
-        fired = self._fire_children(head) if head.status.is_terminal else ()
+        fired = self._fire_children(head) if head.status.is_terminal and self._has_edges() else ()
         return Swapped(Outcome.OK, Record(head, None, outcome), fired)
+
+    def _standing(self, change: Change) -> tuple[Swapped, Head | None]:
+        """Return the head that a change replaces, or why it cannot be made."""
+        head = change.record.head
+        record = self._find(head.id, _BY_ID)
+        if record is None or record.head.version != change.expected:
+            return self._outdated(head.id), None
+        owner = self._owner(head.key) if head.key and head.status in LIVE else None
+        if owner and owner != head.id:
+            return Swapped(Outcome.KEY_TAKEN, self._find(owner, _BY_ID)), None
+        return Swapped(Outcome.OK, record), record.head
+
+    def _outdated(self, task_id: str) -> Swapped:
+        record = self._find(task_id, _BY_ID)
+        return Swapped(Outcome.STALE if record else Outcome.GONE, record)
 
     def _extend(self, task_id: str, lease: int, us: int, now: int) -> Record | None:
         record = self._find(task_id, _BY_ID)
         if record is None or not _is_held(record.head, lease):
             return None
         head = lifecycle.extended(record.head, now=now, lease_us=us)
-        self._rewrite(head)
+        self._rewrite(head, record.head)
         return Record(head, None, record.outcome)
 
-    def _rewrite(self, head: Head, settings: Sequence[Any] | None = None) -> None:
-        """Write a head over the old one, whose settings these were; None for those that it has."""
-        row = row_of(head)
-        if settings is None or tuple(settings) == row[_SETTINGS_FROM:_MOVED_FROM]:
-            self.execute(_MOVE, (*row[_MOVED_FROM:], head.seq))
-        else:
-            self.execute(_REWRITE, (*row[_SETTINGS_FROM:], head.seq))
+    def _rewrite(self, head: Head, old: Head) -> bool:
+        """Write what is new in a head over the old one; False if that is not in the store any more."""
+        row, was = row_of(head), row_of(old)
+        start = next((at for at in TAILS if row[:at] == was[:at]), TAILS[-1])
+        written = self.execute(_UPDATES[start], (*row[start:], old.seq, old.version, old.id))
+        return written.rowcount == 1
 
     def _count(self, head: Head, old_lane: str, old_status: TaskStatus) -> None:
         if old_status is not head.status or old_lane != head.lane:
@@ -330,14 +385,13 @@ class Tables(Transaction):
             self.moves[head.lane, head.status.value] += 1
 
     def _write_journal(self, seq: int, entries: Sequence[bytes]) -> int:
-        found = self.execute(_LAST_ENTRY, (seq,)).fetchone()
+        found = self.ask(_LAST_ENTRY, (seq,)).fetchone()
         last = found[0] if found else 0
-        numbered = [(seq, number, entry) for number, entry in enumerate(entries, start=last + 1)]
-        self._write("INSERT INTO journal VALUES (?, ?, ?)", numbered)
-        return int(last + len(numbered))
+        self.later(_ENTRY, [(seq, entry) for entry in entries])
+        return int(last + len(entries))
 
     def _delete(self, task_id: str, version: int) -> bool:
-        found = self.execute(_TO_DELETE, (_storable(task_id),)).fetchone()
+        found = self.ask(_TO_DELETE, (_storable(task_id),)).fetchone()
         if found is None or found[1] != version or _STATUS[found[3]] in LIVE:
             return False
         seq, _, lane, status, tags = found
@@ -356,24 +410,34 @@ class Tables(Transaction):
         parents = [found for one in head.depends_on if (found := self._parent(one, {}))[0]]
         head, edges = _watched(head, parents)
         self.execute("DELETE FROM edges WHERE child = ?", (head.seq,))
-        self._write("INSERT INTO edges VALUES (?, ?)", edges)
+        self._write_edges(edges)
         return head
 
+    def _write_edges(self, edges: Sequence[tuple[int, int]]) -> None:
+        self._edges_known = None
+        self.later(_EDGES, edges)
+
+    def _has_edges(self) -> bool:
+        """Whether there is any edge at all: most stores have none."""
+        if self._edges_known is None:
+            self._edges_known = self.ask("SELECT 1 FROM edges LIMIT 1").fetchone() is not None
+        return self._edges_known
+
     def _fire_children(self, parent: Head) -> tuple[str, ...]:
-        children = self.execute("SELECT child FROM edges WHERE parent = ?", (parent.seq,)).fetchall()
+        children = self.ask("SELECT child FROM edges WHERE parent = ?", (parent.seq,)).fetchall()
         if children:
             self.execute("DELETE FROM edges WHERE parent = ?", (parent.seq,))
         return tuple(fired for (seq,) in children if (fired := self._fire(seq, parent)))
 
     def _fire(self, seq: int, parent: Head) -> str | None:
-        head = _record_of(self.execute(_BY_SEQ, (seq,)).fetchone()).head
+        head = _record_of(self.ask(_BY_SEQ, (seq,)).fetchone()).head
         if not lifecycle.needs_edges(head):
             return None
         if parent.status is TaskStatus.COMPLETED:
-            waits = self.execute("SELECT 1 FROM edges WHERE child = ? LIMIT 1", (seq,)).fetchone()
+            waits = self.ask("SELECT 1 FROM edges WHERE child = ? LIMIT 1", (seq,)).fetchone()
             if waits:
                 return None
-        self._rewrite(lifecycle.fired(head))
+        self._rewrite(lifecycle.fired(head), head)
         self.touched(f"task:{head.id}")
         return head.id
 
@@ -391,6 +455,20 @@ def _watched(
 
 def _in_line(record: Record) -> tuple[int, int, int]:
     return record.head.priority, record.head.run_at, record.head.seq
+
+
+def _is_tied(record: Record) -> bool:
+    """Whether a new task has to do with others."""
+    return bool(record.head.key or record.head.depends_on or lifecycle.needs_edges(record.head))
+
+
+def _claimed_row(record: Record, old: Record) -> Row:
+    return (*row_of(record.head)[TAILS[0] :], old.head.seq, old.head.version, old.head.id)
+
+
+def _takes_key(head: Head, old: Head) -> bool:
+    """Whether a task comes back to life that has a key, which another may have by now."""
+    return bool(head.key) and head.status in LIVE and old.status not in LIVE
 
 
 def _record_of(row: Row) -> Record:

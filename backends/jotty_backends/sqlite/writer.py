@@ -134,7 +134,7 @@ class Writer(Inbox["Tables"]):
 
     def _identity(self) -> tuple[int, int] | None:
         try:
-            found = os.stat(self._path)  # noqa: PTH116 - a Path would cost three times as much
+            found = os.stat(self._path)  # noqa: PTH116 - at each group of operations
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino
@@ -214,6 +214,7 @@ class Writer(Inbox["Tables"]):
         try:
             for operation in batch:
                 _attempt(operation, tables)
+            tables.write_all()
         except Exception as exc:  # noqa: BLE001 - its caller is told
             tables.rollback()
             self._run_apart(tables, batch, exc)

@@ -19,7 +19,7 @@ from jotty.core.queue import (
     encode,
     encode_entry,
 )
-from jotty.errors import PayloadError, QueueError, StorageError, TaskNotFound
+from jotty.errors import PayloadError, QueueError, StorageError, StoreCorrupt, TaskNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -127,6 +127,8 @@ class JournalWriter:
         try:
             await self.flush()
             self.is_delayed = False
+        except StoreCorrupt as damage:  # it would be refused for ever
+            self._end(damage)
         except StorageError:
             self.is_delayed = True
         except QueueError as error:

@@ -54,11 +54,14 @@ class Change:
         expected: The version that must be in the store.
         record: What to put there. `head.version` is one more than expected; `head.run_at` 0 means now.
         entries: Journal entries to append in the same atomic step.
+        before: The head of that version, where the caller has it: a backend need not read it then, but
+            compares the versions all the same.
     """
 
     expected: int
     record: Record
     entries: Sequence[bytes] = ()
+    before: Head | None = None
 
 
 class Outcome(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_SECONDS", "MICROSECONDS", "Clock", "SystemClock", "microseconds"]
 
 MICROSECONDS = 1_000_000
+_NOTHING: Final = nullcontext()
 MAX_SECONDS = 100 * 366 * 86_400  # a century: no wait is longer, and no instant leaves 64 bits
 
 
@@ -85,4 +86,4 @@ class SystemClock:
 
     def hold(self) -> AbstractContextManager[None]:
         """Do nothing: real time does not wait."""
-        return nullcontext()
+        return _NOTHING

@@ -14,7 +14,7 @@ import attrs
 from jotty.errors import InvalidState
 
 from .clock import microseconds
-from .task import LIVE, TERMINAL, Head, TaskStatus, rewritten
+from .task import LIVE, TERMINAL, Head, TaskStatus, next_head, rewritten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,12 +59,8 @@ class Verdict:
     error: tuple[str, str] | None = None
 
 
-def _next(head: Head, **changes: Any) -> Head:
-    return rewritten(head, version=head.version + 1, **changes)
-
-
 def _finished(head: Head, status: TaskStatus, now: int) -> Head:
-    return _next(head, status=status, finished_at=now, awaiting=(), **_UNHELD)
+    return next_head(head, status=status, finished_at=now, awaiting=(), lease_until=0, due=None)
 
 
 # Moves that a backend makes, inside its critical section
@@ -101,7 +97,7 @@ def is_fired_by(head: Head, dependencies: Iterable[TaskStatus]) -> bool:
 def claimed(head: Head, *, worker: str, now: int, lease_us: int) -> Head:
     """Give a pending task to a worker: a new lease, and one attempt spent (C12)."""
     until = now + lease_us
-    return _next(
+    return next_head(
         head,
         status=S.IN_PROGRESS,
         lease=head.lease + 1,
@@ -116,12 +112,12 @@ def claimed(head: Head, *, worker: str, now: int, lease_us: int) -> Head:
 def extended(head: Head, *, now: int, lease_us: int) -> Head:
     """Renew a lease; it never becomes shorter (C20)."""
     until = max(head.lease_until, now + lease_us)
-    return _next(head, lease_until=until, due=until)
+    return next_head(head, lease_until=until, due=until)
 
 
 def fired(head: Head) -> Head:
     """Ask for a look at a blocked task: no dependency is left, or one did not complete."""
-    return _next(head, due=0)
+    return next_head(head, due=0)
 
 
 # Settling a task in progress
@@ -147,7 +143,7 @@ def failed(head: Head, now: int, *, retry: bool, delay: float | None, random: Ra
     if not retry or head.attempt >= head.max_attempts:
         return _finished(head, S.FAILED, now)
     wait = head.retry.backoff(head.attempt, random) if delay is None else delay
-    return _next(
+    return next_head(
         head, status=S.PENDING, run_at=now + microseconds(wait), isolated=False, postponed=0, **_UNHELD
     )
 
@@ -158,7 +154,7 @@ def postponed(head: Head, now: int, request: RetryLater) -> Head:
         return _finished(head, S.CANCELLED, now)
     if head.postponed >= head.retry.max_postponements:
         return _finished(head, S.FAILED, now)
-    return _next(
+    return next_head(
         head,
         status=S.PENDING,
         run_at=now + microseconds(request.seconds),
@@ -174,7 +170,7 @@ def released(head: Head, now: int, *, delay: float = 0.0) -> Head:
     if head.cancel_requested:
         return _finished(head, S.CANCELLED, now)
     run_at = now + microseconds(delay) if delay else head.run_at
-    return _next(head, status=S.PENDING, run_at=run_at, attempt=head.attempt - 1, **_UNHELD)
+    return next_head(head, status=S.PENDING, run_at=run_at, attempt=head.attempt - 1, **_UNHELD)
 
 
 def parked(head: Head, now: int, *, awaiting: Sequence[str], until: int | None) -> Head:
@@ -183,8 +179,8 @@ def parked(head: Head, now: int, *, awaiting: Sequence[str], until: int | None) 
         return _finished(head, S.CANCELLED, now)
     back = {"attempt": head.attempt - 1, "isolated": False, "postponed": 0, "lease_until": 0}
     if not set(awaiting).isdisjoint(head.answered):
-        return _next(head, status=S.PENDING, due=None, **back)
-    return _next(head, status=S.BLOCKED, awaiting=tuple(awaiting), due=until, **back)
+        return next_head(head, status=S.PENDING, due=None, **back)
+    return next_head(head, status=S.BLOCKED, awaiting=tuple(awaiting), due=until, **back)
 
 
 # What clients ask for
@@ -202,8 +198,8 @@ def answered(head: Head, key: str) -> Head:
         raise InvalidState(head.id, head.status, "answer", f"the question {key!r} has its answer already")
     taken = {"answered": (*head.answered, key)}
     if head.status is S.BLOCKED and key in head.awaiting:
-        return _next(head, status=S.PENDING, awaiting=(), due=None, **taken)
-    return _next(head, **taken)
+        return next_head(head, status=S.PENDING, awaiting=(), due=None, **taken)
+    return next_head(head, **taken)
 
 
 def cancelled(head: Head, now: int) -> Head | None:
@@ -211,7 +207,7 @@ def cancelled(head: Head, now: int) -> Head | None:
     if head.status.is_terminal or head.cancel_requested:
         return None
     if head.status is S.IN_PROGRESS:
-        return _next(head, cancel_requested=True)
+        return next_head(head, cancel_requested=True)
     return _finished(head, S.CANCELLED, now)
 
 
@@ -224,15 +220,15 @@ def accepted(head: Head, dependencies: Sequence[Head | None], *, run: bool) -> H
         InvalidState: The task is neither suggested nor in the backlog, or a task it depends on is missing.
     """
     if head.status is S.SUGGESTED and not run:
-        return _next(head, status=S.BACKLOG)
+        return next_head(head, status=S.BACKLOG)
     if head.status not in {S.SUGGESTED, S.BACKLOG} or not run:
         raise InvalidState(head.id, head.status, "accept", "only suggested and backlog tasks wait for that")
     if None in dependencies:
         missing = head.depends_on[list(dependencies).index(None)]
         raise InvalidState(head.id, head.status, "accept", f"it depends on {missing}, which is missing")
     if any(parent and parent.status is not S.COMPLETED for parent in dependencies):
-        return _next(head, status=S.BLOCKED)
-    return _next(head, status=S.PENDING)
+        return next_head(head, status=S.BLOCKED)
+    return next_head(head, status=S.PENDING)
 
 
 def reprioritised(head: Head, priority: int) -> Head:
@@ -243,7 +239,7 @@ def reprioritised(head: Head, priority: int) -> Head:
     """
     if head.status.is_terminal:
         raise InvalidState(head.id, head.status, "reprioritise", "it is over")
-    return _next(head, priority=priority)
+    return next_head(head, priority=priority)
 
 
 def retried(head: Head, dependencies: Sequence[Head | None]) -> Head:
@@ -256,7 +252,7 @@ def retried(head: Head, dependencies: Sequence[Head | None]) -> Head:
         raise InvalidState(head.id, head.status, "retry", "only failed and cancelled tasks can be retried")
     if head.on_dependency != "run":
         _refuse_broken(head, dependencies)
-    return _next(
+    return next_head(
         head,
         status=S.BLOCKED if any(parent and parent.status in LIVE for parent in dependencies) else S.PENDING,
         run_at=0,
@@ -293,9 +289,9 @@ def examine(head: Head, dependencies: Sequence[Head | None], now: int) -> Verdic
     if head.status is S.IN_PROGRESS:
         return _expired(head, now)
     if head.status is not S.BLOCKED:
-        return Verdict(_next(head, due=None))
+        return Verdict(next_head(head, due=None))
     if head.awaiting:
-        return Verdict(_next(head, status=S.PENDING, awaiting=(), due=None))
+        return Verdict(next_head(head, status=S.PENDING, awaiting=(), due=None))
     return _unblocked(head, dependencies, now)
 
 
@@ -306,7 +302,7 @@ def _expired(head: Head, now: int) -> Verdict:
     if head.attempt >= head.max_attempts:
         message = f"worker lost: {head.worker} let lease {head.lease} expire at attempt {head.attempt}"
         return Verdict(_finished(head, S.FAILED, now), ("WorkerLost", message))
-    return Verdict(_next(head, status=S.PENDING, isolated=True, **_UNHELD))
+    return Verdict(next_head(head, status=S.PENDING, isolated=True, **_UNHELD))
 
 
 def _unblocked(head: Head, dependencies: Sequence[Head | None], now: int) -> Verdict:
@@ -317,5 +313,5 @@ def _unblocked(head: Head, dependencies: Sequence[Head | None], now: int) -> Ver
     if broken is not None and head.on_dependency == "cancel":
         return Verdict(_finished(head, S.CANCELLED, now))
     if any(parent and parent.status in LIVE for parent in dependencies):
-        return Verdict(_next(head, due=None))
-    return Verdict(_next(head, status=S.PENDING, due=None))
+        return Verdict(next_head(head, due=None))
+    return Verdict(next_head(head, status=S.PENDING, due=None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import threading
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -12,6 +11,7 @@ from weakref import WeakValueDictionary
 from jotty.errors import QueueClosed, StorageError
 
 from .backend import Change, Claimed, ClaimRequest, Present, Query, QueueBackend, Record, Swapped
+from .lineage import generation
 from .log.writer import LogWriter
 from .steady import SteadyClock
 from .topics import Topics
@@ -79,7 +79,7 @@ class LogBackend(QueueBackend):
         self._shared = _Shared()
         self._writer: LogWriter | None = None
         self._is_closed = False
-        self._pid = os.getpid()
+        self._generation = generation()
 
     @abstractmethod
     def open_log(self, *, create: bool) -> Log:
@@ -223,8 +223,8 @@ class LogBackend(QueueBackend):
 
     def _start_writer(self) -> LogWriter:
         """Return the thread of this handle and its clones, with this handle counted in."""
-        if self._pid != os.getpid():
-            self._shared, self._pid = _Shared(was_open=self._shared.was_open), os.getpid()
+        if self._generation != generation():
+            self._shared, self._generation = _Shared(was_open=self._shared.was_open), generation()
         with self._shared.guard:
             writer = self._shared.writer
             if writer is None or not writer.join(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -37,12 +38,20 @@ class EventLoop:
     Made on an event loop; `call_soon` may then be called from any thread.
     """
 
-    __slots__ = ("_is_asyncio", "native")
+    __slots__ = ("_is_asyncio", "_running", "native")
 
     def __init__(self) -> None:
         self.native: Any = current_token().native_token
         # asyncio's loop and trio's token name the same thing differently
         self._is_asyncio = hasattr(self.native, "call_soon_threadsafe")
+        self._running = import_module("asyncio").get_running_loop if self._is_asyncio else None
+
+    def is_running(self) -> bool:
+        """Whether this is certainly the loop that runs here; False where that would take long to tell."""
+        try:
+            return self._running is not None and self._running() is self.native
+        except RuntimeError:  # no loop of asyncio's is
+            return False
 
     def call_soon(self, callback: Callable[..., object], *args: object) -> None:
         """Have the loop call this soon, without waiting for it; nothing happens if the loop has ended."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,6 +11,7 @@ import anyio
 
 from jotty.errors import QueueError
 
+from .lineage import generation
 from .loop import EventLoop
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Operation(Generic[S, T]):
     Args:
         step: What to do with the store.
         patience: Seconds that the thread may try to begin it.
+        loop: Where the caller waits, if that is known already.
 
     Attributes:
         patience: As above.
@@ -44,11 +45,11 @@ class Operation(Generic[S, T]):
 
     _result: T
 
-    def __init__(self, step: Callable[[S], T], patience: float = 0.0) -> None:
+    def __init__(self, step: Callable[[S], T], patience: float = 0.0, loop: EventLoop | None = None) -> None:
         self.step = step
         self.patience = patience
         self.deadline: float | None = None
-        self.loop = EventLoop()
+        self.loop = loop or EventLoop()
         self.done = self.loop.signal()
         self.error: Exception | None = None
 
@@ -93,12 +94,13 @@ class Inbox(Generic[S]):
         # held while there is no news: a sixth of the latency of a Condition, whose lock both sides would want
         self._news = threading.Lock()
         self._news.acquire()
-        self._pid = os.getpid()
+        self._generation = generation()
+        self._loop: EventLoop | None = None
 
     @property
     def is_inherited(self) -> bool:
         """Whether this is the copy in a forked child, where the thread is not."""
-        return self._pid != os.getpid()
+        return self._generation != generation()
 
     @property
     def is_ended(self) -> bool:
@@ -125,7 +127,7 @@ class Inbox(Generic[S]):
             StorageError: The store failed, or the step could not begin in time.
             QueueClosed: It was closed.
         """
-        operation = Operation(step, self._patience)
+        operation = Operation(step, self._patience, self._current_loop())
         if undo is None:
             return await self.perform(operation, writes=writes)
 
@@ -133,6 +135,12 @@ class Inbox(Generic[S]):
             return Operation(lambda store: undo(store, result), self._patience)
 
         return await self.perform(operation, writes=writes, make_up=make_up)
+
+    def _current_loop(self) -> EventLoop:
+        """Return the running event loop, most often the one of the last call."""
+        if self._loop is None or not self._loop.is_running():
+            self._loop = EventLoop()
+        return self._loop
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ MAX_PAYLOAD = 1024 * 1024
 ROOM = 64 * 1024  # bytes for what jotty wraps around a value that is itself held to max_payload
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _INFINITY = float("inf")
+_decoder = json.JSONDecoder()
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -44,7 +45,11 @@ def dumps(value: Any) -> bytes:
 
 def decode(data: bytes) -> Any:
     """Return the value that was encoded."""
-    return json.loads(data.decode())  # given bytes, it would first guess their encoding
+    text = data.decode()
+    value, end = _decoder.raw_decode(text)
+    if end != len(text):
+        raise ValueError(f"there is more than one value: {text[end:]!r:.100}")
+    return value
 
 
 def check_json(value: Any, path: str = "value", *, limit: int | None = None) -> None:
@@ -60,6 +65,8 @@ def check_json(value: Any, path: str = "value", *, limit: int | None = None) -> 
             subclasses of JSON's types, lone surrogates, cycles, more than 100 levels, or integers
             beyond 64 bits; `.path` says where. Or it is far beyond the limit.
     """
+    if type(value) is str and value.isascii():
+        return
     check = _Check(limit)
     problem = check.value(value, MAX_DEPTH)
     if check.is_too_large:

@@ -10,7 +10,7 @@ from jotty.errors import PayloadError
 from . import journal, payload
 from .backend import Change, Record
 from .clock import microseconds
-from .task import Head, NewTask, Ref, Task, TaskStatus, from_microseconds
+from .task import Head, NewTask, Ref, Task, TaskStatus, from_microseconds, rewritten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,7 @@ __all__ = [
 MAX_ERROR: Final = 8 * 1024
 _MAX_MESSAGE: Final = 2 * 1024
 _MAX_TYPE: Final = 200
+_BLANK: Final = Head(id="")
 
 
 def task_from(record: Record) -> Task:
@@ -59,15 +60,18 @@ def new_head(new: NewTask, ids: Sequence[str], *, now: int, wall: int) -> Head:
         run_at = now + microseconds(new.delay)
     elif new.run_at is not None:
         run_at = max(now + microseconds((new.run_at - from_microseconds(wall)).total_seconds()), 1)
-    depends_on = tuple(dict.fromkeys(_resolve(one, ids[:-1]) for one in new.depends_on))
-    status = TaskStatus(new.status)
-    return Head(
+    depends_on: tuple[str, ...] = ()
+    if new.depends_on:
+        depends_on = tuple(dict.fromkeys(_resolve(one, ids[:-1]) for one in new.depends_on))
+    status = new.status if type(new.status) is TaskStatus else TaskStatus(new.status)
+    return rewritten(
+        _BLANK,
         id=ids[-1],
         priority=new.priority,
         lane=new.lane,
         status=TaskStatus.BLOCKED if depends_on and status is TaskStatus.PENDING else status,
         key=new.key,
-        tags=tuple(dict.fromkeys(new.tags)),
+        tags=tuple(dict.fromkeys(new.tags)) if new.tags else (),
         depends_on=depends_on,
         on_dependency=new.on_dependency,
         run_at=run_at,
@@ -92,6 +96,11 @@ def new_payload(new: NewTask, limit: int) -> bytes:
         PayloadError: Goal, context, metadata or headers are not strict JSON, or together over the limit.
         TypeError: Context, metadata or headers are no dicts.
     """
+    if new.context is None and new.metadata is None and new.headers is None:
+        payload.check_json(new.goal, "goal", limit=limit)
+        encoded = b'{"goal":' + payload.dumps(new.goal) + b"}"
+        if len(encoded) <= limit:
+            return encoded
     parts: dict[str, Any] = {"goal": new.goal}
     for name in ("context", "metadata", "headers"):
         value = getattr(new, name)
@@ -173,4 +182,4 @@ def change(old: Head, new: Head, *, outcome: bytes | None = None, entries: Seque
     """Return the swap from one head to another; one that ends the task tells so in its journal (C37)."""
     if new.status.is_terminal and not old.status.is_terminal:
         entries = (*entries, journal.ended(new))
-    return Change(old.version, Record(new, None, outcome), entries)
+    return Change(old.version, Record(new, None, outcome), entries, old)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
-from random import SystemRandom
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -24,6 +24,7 @@ from . import journal, settlement
 from .backend import Change, ClaimRequest, Outcome, QueueBackend, Record, Swapped
 from .client import QueueClient
 from .clock import MICROSECONDS, Clock, SystemClock, microseconds
+from .lineage import ProcessRandom
 from .payload import MAX_PAYLOAD
 from .reaper import examine_all
 from .record import new_head, new_payload, outcome_from
@@ -79,7 +80,7 @@ class TaskQueue(QueueClient):
     Args:
         backend: The store.
         clock: Where waits and the wall-clock time come from; the backend has the store's own time.
-        random: Where ids and jitter come from; the operating system's generator by default.
+        random: Where ids and jitter come from; by default a generator that the system seeds.
         max_size: The most live tasks the store may hold; None for no bound.
         max_payload: The most bytes of JSON that a task, a result or a journal entry may have.
 
@@ -102,7 +103,7 @@ class TaskQueue(QueueClient):
             check_count("max_size", max_size)
         check_count("max_payload", max_payload)
         super().__init__(backend, clock or SystemClock(), max_payload)
-        self._random: Random = random or SystemRandom()
+        self._random: Random = random or ProcessRandom()
         self.max_size = max_size
 
     # Enqueue
@@ -172,13 +173,13 @@ class TaskQueue(QueueClient):
         if not batch:
             return []
         records = self._new_records(batch, payloads)
-        for parent in (one for record in records for one in record.head.depends_on):
+        for parent in chain.from_iterable(record.head.depends_on for record in records):
             if not may_exist(parent):
                 raise TaskNotFound(parent)
         stored = await backend.insert(records, limit=self.max_size)
-        due = {record.head.id: record.head for record in stored if record.head.due == 0}
+        due = [record.head for record in stored if record.head.due == 0]
         if due:
-            await examine_all(backend, list(due.values()))
+            await examine_all(backend, list({head.id: head for head in due}.values()))
             again = await backend.get([record.head.id for record in stored])
             stored = [new or old for new, old in zip(again, stored, strict=True)]
         return [self._task(record) for record in stored]
@@ -485,5 +486,13 @@ def _with(task: Task, record: Record) -> Task:
         context=task.context,
         metadata=task.metadata,
         headers=task.headers,
-        **outcome_from(record),
+        **_readable_outcome(record),
     )
+
+
+def _readable_outcome(record: Record) -> dict[str, Any]:
+    """Return the outcome, or nothing where it is damaged: a settled task is settled all the same (C47)."""
+    try:
+        return outcome_from(record)
+    except (TypeError, ValueError):
+        return {}

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
@@ -20,7 +21,6 @@ from .process_rules import RealRules, of_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
     from random import Random
 
     from jotty.core.queue import TaskQueue
@@ -43,6 +43,11 @@ TINY_DISK: Final = (
     'mount -t tmpfs -o size=2m none "$0" && head -c 500000 /dev/zero > "$0/ballast" && exec "$@"'
 )
 READ_ONLY: Final = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+# The calls that change a disk, and what strace prints of them: a path, and the name of what is made there.
+CHANGES: Final = ("write", "pwrite64", "writev", "?pwritev", "?open", "openat", "?mkdir", "mkdirat")
+SYNC: Final = re.compile(r"sync\w*\(\d+<([^>]*)>")
+WRITE: Final = re.compile(r"write\w*\(\d+<([^>]*)>")
+MAKING: Final = re.compile(r'(?:openat|mkdirat)\(\w+(?:<([^>]*)>)?, "([^"]*)", (?:\w+\|)*(?:O_CREAT|0\d)')
 OPEN_TO_ALL: Final = 'umask 0 && exec "$@"'
 
 
@@ -109,8 +114,13 @@ class DiskRules(RealRules):
         go_on(harness)
 
     @pytest.mark.parametrize("call", ["enqueue", "claim", "turn", "record", "complete"])
-    def test_c44_power_means_a_sync_before_the_return(self, harness: Harness, call: str) -> None:
-        """C44: level "power": fsync of file and directory before return."""
+    def test_c44_power_means_a_sync_before_the_return(
+        self, harness: Harness, store_directory: Path, call: str
+    ) -> None:
+        """C44: level "power": fsync of file and directory before return.
+
+        Of each file that the call wrote, after its last byte, and of each directory in which it made one.
+        """
         if not is_traceable():
             pytest.skip("left out: no strace")
         before = {"enqueue": ["stats"], "claim": ["enqueue"]}.get(call, ["enqueue_many", "claim"])
@@ -118,11 +128,15 @@ class DiskRules(RealRules):
             "caller", url=f"{harness.url}?durability=power", before=before, calls=[call], waits=True
         )
         harness.until("ready", process)
-        with traced(process, (*SYNCS, "writev")) as trace:
+        was_there = set(store_directory.rglob("*"))
+        with traced(process, (*SYNCS, *CHANGES)) as trace:
             process.send("go")
             harness.finish(process)
+        made = {str(path) for path in set(store_directory.rglob("*")) - was_there}
+        lines = _during(call, trace.lines)
 
-        assert [] != _synced_during(call, trace.lines)
+        assert set() != _paths(SYNC, lines)
+        assert set() == _unsynced(lines, store_directory, made)
 
     def test_c44_power_means_a_sync_of_the_directory_of_a_new_store(
         self, harness: Harness, store_directory: Path
@@ -137,7 +151,7 @@ class DiskRules(RealRules):
             process.send("go")
             harness.finish(process)
 
-        assert str(store_directory) in _synced_during("enqueue", trace.lines)
+        assert str(store_directory) in _paths(SYNC, _during("enqueue", trace.lines))
 
     def test_c47_damage_is_told_and_never_taken_for_a_new_store(
         self, harness: Harness, store_directory: Path, tmp_path: Path, random: Random
@@ -302,18 +316,44 @@ def _told_soon_and_lost_nothing(events: list[Event]) -> None:
     assert set() == stored - set(went_on.details["stored"])
 
 
-def _synced_during(call: str, lines: list[str]) -> list[str]:
-    """Return the paths that were synced between the two lines of history that a call has around it."""
-    synced: list[str] = []
+def _during(call: str, lines: list[str]) -> list[str]:
+    """Return what is between the two lines of history that a call has around it."""
+    during: list[str] = []
     is_under_way = False
     for line in lines:
         if f'\\"call\\": \\"{call}\\"' in line and "calling" in line:
             is_under_way = True
         elif f'\\"call\\": \\"{call}\\"' in line and "called" in line:
-            return synced
-        elif is_under_way and (found := re.search(r"sync\w*\(\d+<([^>]*)>", line)):
-            synced.append(found[1])
+            return during
+        elif is_under_way:
+            during.append(line)
     raise AssertionError(f"{call} is not in the trace: {os.linesep.join(lines)[-2000:]}")
+
+
+def _paths(kind: re.Pattern[str], lines: list[str]) -> set[str]:
+    return {found[1] for line in lines if (found := kind.search(line))}
+
+
+def _unsynced(lines: list[str], directory: Path, made: set[str]) -> set[str]:
+    """Return what was changed below a directory, and not synced since.
+
+    Of a lock file nothing needs to last, nor of that by which SQLite's readers meet.
+    """
+    unsynced = {str(Path(path).parent) for path in made}
+    for line in lines:
+        if found := SYNC.search(line):
+            unsynced.discard(found[1])
+        elif found := WRITE.search(line):
+            unsynced.add(found[1])
+        elif (found := MAKING.search(line)) and str(path := Path(found[1] or "/", found[2])) in made:
+            unsynced.add(str(path.parent))
+    return {
+        path
+        for path in unsynced
+        if Path(path).is_relative_to(directory)
+        and "lock" not in Path(path).name
+        and not path.endswith("-shm")
+    }
 
 
 async def _goals(queue: TaskQueue) -> dict[str, object]:

@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from jotty.core.queue import journal, settlement
 from jotty.core.queue.payload import ROOM
 from jotty.core.queue.task import Task
-from jotty.errors import ActorError, GraphError, MaxIterationsExceeded, PayloadError, Unhandled
+from jotty.errors import ActorError, GraphError, MaxIterationsExceeded, PayloadError, StoreCorrupt, Unhandled
 
 if TYPE_CHECKING:
     from jotty.core.queue.clock import Clock
@@ -28,7 +28,7 @@ logger = logging.getLogger("jotty.queue")
 
 Handler = Callable[[Task], Awaitable[Any]]
 # Errors that another attempt would only repeat
-POINTLESS: Final = (PayloadError, GraphError, MaxIterationsExceeded)
+POINTLESS: Final = (PayloadError, GraphError, MaxIterationsExceeded, StoreCorrupt)
 
 
 @attrs.frozen
