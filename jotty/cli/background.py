@@ -7,11 +7,13 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import attrs
 import typer
 
-from jotty.core.queue import EventLoop, NewTask, check_seconds, heartbeat_of
+from jotty.core.queue import NewTask, check_seconds, heartbeat_of
+from jotty.errors import StorageError
 
-from .deadline import deadline
+from .deadline import Deadline, deadline
 from .documents import as_document
 from .failing import ExitCode, Interrupted, called_rightly, ended_by, perform
 from .loading import background_workflow, load_app
@@ -217,30 +219,64 @@ def worker(
 
 
 async def _work(app: App, url: str | None, options: Mapping[str, Any], *, as_json: bool) -> ExitCode:
-    with deadline() as end, logged(logging.INFO, as_json=as_json):
+    ending = _Ending(options["grace"])
+    with deadline(ending.begin, ending.conclude) as ending.deadline, logged(logging.INFO, as_json=as_json):
         async with opened(url, creates=True) as queue:
-            workflow, loop = background_workflow(app, queue), EventLoop()
-
-            def stop(signals: Signals) -> None:
-                if signals.count == 1:
-                    end.set(options["grace"] + TO_RELEASE, ExitCode.OK)
-                    loop.call_soon(_say_goodbye, options["grace"])
-                    workflow.stop_processing()
-                else:
-                    # nothing is cancelled from here: that would wait for threads before it gave anything back
-                    end.set(TO_RELEASE, signals.code)
-                    workflow.stop_processing(grace=0)
-
-            with heard(stop, enough=3) as signals:
+            ending.workflow = workflow = background_workflow(app, queue)
+            with heard(ending.hear, enough=3) as signals:
                 lanes = ", ".join(options["lanes"] or [workflow.conductor.name])
                 logger.info("Working on %s, lane %s. Ctrl-C to stop.", queue.url, lanes)
                 try:
                     ended = await workflow.process_queue(**options)
                 except KeyboardInterrupt as error:  # an actor's: signals are heard otherwise
                     raise Interrupted(ended_by(error, "worker")) from error
-                logger.info("Stopped. %d ended here.", ended)
+                except StorageError:
+                    ending.say_stopped("Stopped.")
+                    raise
+                ending.say_stopped(f"Stopped. {ended} ended here.")
     return signals.code if signals.count > 1 else ExitCode.OK
 
 
-def _say_goodbye(grace: float) -> None:
-    logger.info("Stopping: what runs has %g s to finish. Again to stop now.", grace)
+@attrs.define(eq=False)
+class _Ending:
+    """How a worker ends when it is told to: in time, and not without a word.
+
+    Attributes:
+        grace: How many seconds what runs has to finish.
+        deadline: Ends the process, at last.
+        workflow: What works.
+    """
+
+    grace: float
+    deadline: Deadline = attrs.field(init=False)
+    workflow: WorkflowMode = attrs.field(init=False)
+    _has_stopped: bool = attrs.field(init=False, default=False)
+
+    def hear(self, signals: Signals) -> None:
+        if signals.count == 1:
+            self.deadline.set(self.grace + TO_RELEASE, self._code_of(ExitCode.OK))
+            self.workflow.stop_processing()
+        else:
+            # nothing is cancelled from here: that would wait for threads before it gave anything back
+            self.deadline.set(TO_RELEASE, self._code_of(signals.code))
+            self.workflow.stop_processing(grace=0)
+
+    def _code_of(self, code: ExitCode) -> Callable[[], ExitCode]:
+        return lambda: ExitCode.UNREACHABLE if self.workflow.unsettled else code
+
+    def begin(self) -> None:
+        logger.info("Stopping: what runs has %g s to finish. Again to stop now.", self.grace)
+
+    def conclude(self) -> None:
+        for task_id in self.workflow.unsettled:
+            logger.warning(
+                "Task %s could not be given back in time; others have it when its lease ends, "
+                "at the cost of an attempt.",
+                task_id,
+            )
+        if not self._has_stopped:
+            self.say_stopped("Stopped.")
+
+    def say_stopped(self, words: str) -> None:
+        self._has_stopped = True
+        logger.info(words)

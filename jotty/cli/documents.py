@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from jotty.core.queue import Head
+from jotty.core.queue import Head, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +40,8 @@ def age(seconds: float | None) -> str:
 
 
 def local(instant: datetime | None) -> str:
-    """Return an instant in local time, as a person reads it; empty where there is none."""
-    return "" if instant is None else instant.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Return an instant in local time with its zone, as a person reads it; empty where there is none."""
+    return "" if instant is None else instant.astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def as_lines(task: Task) -> Iterator[tuple[str, str]]:
@@ -54,15 +54,16 @@ def as_lines(task: Task) -> Iterator[tuple[str, str]]:
     yield "lane", task.lane
     yield "priority", str(task.priority)
     yield "attempts", f"{task.attempt} of {task.max_attempts}"
+    last = "" if task.status is TaskStatus.IN_PROGRESS or task.status.is_terminal else "last "
     optional = {
         "key": task.key,
         "tags": ", ".join(task.tags),
         "depends on": ", ".join(task.depends_on),
         "awaiting": ", ".join(task.awaiting),
-        "worker": task.worker,
+        f"{last}worker": task.worker,
         "enqueued": local(task.created_at),
         "not before": local(task.run_at) if task.run_at != task.created_at else "",
-        "started": local(task.started_at),
+        f"{last}started": local(task.started_at),
         "finished": local(task.finished_at),
         "took": _seconds(task),
     }

@@ -16,7 +16,6 @@ from jotty.core.queue import (
     EventLoop,
     Head,
     Query,
-    QueueBackend,
     QueueStats,
     TaskStatus,
     WorkerInfo,
@@ -28,7 +27,7 @@ from .failing import ExitCode, perform
 from .options import AsJson, Debug, QueueUrl  # noqa: TC001 - typer reads them from the signatures
 from .printing import console, is_terminal, print_json, print_json_line, print_table, say
 from .signals import heard
-from .store import answering, opened
+from .store import answering, opened, tells_workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["status"]
 
 _MOST_RUNNING = 10_000
+_MOST_NAMED = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +82,7 @@ class _Overview:
         return None if self.workers is None else sum(lane in worker.lanes for worker in self.workers)
 
     def _waits(self, lane: str) -> bool:
-        return bool(self.stats.lanes[lane].get(TaskStatus.PENDING))
+        return lane in self.stats.oldest
 
 
 def status(
@@ -128,10 +128,9 @@ async def _watch(queue: TaskQueue, seconds: float, *, as_json: bool) -> ExitCode
 
 async def _look(queue: TaskQueue) -> _Overview:
     backend = queue.backend
-    is_told = type(backend).announce is not QueueBackend.announce
     with answering(queue.url):
         stats = await queue.stats()
-        workers = await queue.workers() if is_told else None
+        workers = await queue.workers() if tells_workers(queue) else None
         in_progress = Query(statuses=(TaskStatus.IN_PROGRESS,), limit=_MOST_RUNNING)
         running = [record.head for record in await backend.find(in_progress)]
         now = backend.now()
@@ -200,7 +199,8 @@ def _print(overview: _Overview) -> None:
     if overview.workers:
         typer.echo()
         _print_workers(overview.workers, overview.now)
-        say(f"{overview.per_minute} tasks ended within the last minute.")
+        tasks = "task" if overview.per_minute == 1 else "tasks"
+        say(f"{overview.per_minute} {tasks} ended with these workers within the last minute.")
     _say_troubles(overview)
 
 
@@ -210,7 +210,7 @@ def _print_lanes(overview: _Overview) -> None:
         [lane, *(str(counts.get(state, 0)) for state in states), age(overview.stats.oldest.get(lane))]
         for lane, counts in overview.stats.lanes.items()
     ]
-    columns = ["lane", *states, "oldest pending"]
+    columns = ["lane", *states, "oldest ready"]
     if overview.workers is not None:
         columns.append("workers")
         for row in rows:
@@ -241,11 +241,18 @@ def _say_troubles(overview: _Overview) -> None:
         if worker.blocked:
             say(f"Warning: worker {worker.name} is blocked by an actor, for {age(worker.blocked)}.")
         if worker.unhandled:
-            some = ", ".join(worker.unhandled_ids)
-            say(f"Warning: worker {worker.name} cannot run {worker.unhandled} waiting tasks, like {some}.")
+            say(f"Warning: worker {worker.name} cannot run {_some_of(worker)}.")
     for head in overview.expired:
         since = age(_seconds_since(head.lease_until, overview.now))
         say(f"Warning: task {head.id} lost its worker {head.worker} {since} ago; nobody took it up yet.")
+
+
+def _some_of(worker: WorkerInfo) -> str:
+    """Name some of the waiting tasks that a worker cannot run."""
+    named = ", ".join(worker.unhandled_ids[:_MOST_NAMED])
+    if worker.unhandled == 1:
+        return f"waiting task {named}"
+    return f"{worker.unhandled} waiting tasks, like {named}"
 
 
 def _seconds_since(instant: int, now: int) -> float:

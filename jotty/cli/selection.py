@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
 
-from jotty.core.queue import Query, TaskStatus, microseconds
+from jotty.core.queue import Query, Task, TaskStatus, microseconds
+from jotty.errors import StoreCorrupt
 
 from .durations import parse_duration
 from .failing import called_rightly
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import AsyncIterator, Collection
 
-    from jotty.core.queue import Head, Task, TaskQueue
+    from jotty.core.queue import Head, TaskQueue
 
 __all__ = [
     "ByKey",
@@ -29,6 +31,7 @@ __all__ = [
     "Since",
     "first",
     "heads",
+    "newest",
 ]
 
 ByStatus = Annotated[
@@ -114,18 +117,40 @@ async def first(queue: TaskQueue, chosen: Selection, limit: int) -> list[Task]:
     return sorted(found.values(), key=lambda task: task.seq)[:limit]
 
 
+async def newest(queue: TaskQueue, chosen: Selection, limit: int) -> list[Task]:
+    """Return the tasks that are meant and were enqueued last, no more than so many, the newest first.
+
+    Raises:
+        UsageError: A condition is no name.
+    """
+    last: deque[Head] = deque(maxlen=limit)
+    async for page in _pages_of_heads(queue, chosen):
+        last += page
+    found = [await _whole(queue, head) for head in reversed(last)]
+    return [task for task in found if task is not None]
+
+
+async def _whole(queue: TaskQueue, head: Head) -> Task | None:
+    try:
+        return await queue.get(head.id)
+    except StoreCorrupt as damage:
+        return Task(head=head, error={"type": "StoreCorrupt", "message": str(damage), "traceback": ""})
+
+
 async def heads(queue: TaskQueue, chosen: Selection) -> list[Head]:
     """Return the heads of all tasks that are meant, in the order in which they were enqueued.
 
     Raises:
         UsageError: A condition is no name.
     """
-    found: list[Head] = []
+    return [head async for page in _pages_of_heads(queue, chosen) for head in page]
+
+
+async def _pages_of_heads(queue: TaskQueue, chosen: Selection) -> AsyncIterator[list[Head]]:
     with called_rightly():
         queue.tasks(lane=chosen.lane, tag=chosen.tag, key=chosen.key)  # which checks the names
     query = Query(statuses=chosen.statuses or None, lane=chosen.lane, tag=chosen.tag, key=chosen.key)
     while page := await queue.backend.find(query):
         now = queue.backend.now()
-        found += (record.head for record in page if chosen.spans(record.head, now))
+        yield [record.head for record in page if chosen.spans(record.head, now)]
         query = attrs.evolve(query, after_seq=page[-1].head.seq)
-    return found

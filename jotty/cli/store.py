@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from jotty.core.queue import load_backend, open_queue
+from jotty.core.queue import QueueBackend, load_backend, open_queue
 from jotty.errors import StorageError
 
 from .failing import UsageError, called_rightly
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jotty.core.queue import TaskQueue
 
-__all__ = ["PATIENCE", "answering", "opened", "queue_at"]
+__all__ = ["PATIENCE", "answering", "opened", "queue_at", "tells_workers"]
 
 PATIENCE: Final = 30.0  # seconds for a store to answer; a command never waits for ever
 
@@ -58,6 +58,11 @@ def answering(url: str) -> Iterator[None]:
         yield
     if scope.cancelled_caught:
         raise StorageError(url, f"it does not answer within {PATIENCE:g} s.")
+
+
+def tells_workers(queue: TaskQueue) -> bool:
+    """Whether a queue's store knows who works on it."""
+    return type(queue.backend).announce is not QueueBackend.announce
 
 
 def queue_at(url: str | None, *, creates: bool) -> TaskQueue:

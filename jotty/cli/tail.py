@@ -11,12 +11,13 @@ import typer
 from jotty.core.orchestration import stream_run
 from jotty.core.queue import EventLoop, TaskStatus
 
+from .documents import local
 from .failing import ExitCode, perform
 from .options import AsJson, Debug, QueueUrl, TaskId  # noqa: TC001 - typer reads them from the signatures
 from .printing import is_terminal, print_json_line, print_output, say, say_failures
 from .progress import watching
 from .signals import heard
-from .store import answering, opened
+from .store import answering, opened, tells_workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +58,7 @@ async def _tail(task_id: str, url: str | None, after: int, *, as_json: bool) -> 
 
 
 async def _print_events(queue: TaskQueue, task_id: str, after: int) -> None:
+    await _say_why_it_waits(queue, task_id)
     async for event in stream_run(queue, task_id, after):
         print_json_line(event)
 
@@ -67,6 +69,8 @@ async def _show(queue: TaskQueue, task_id: str, after: int) -> None:
     The output is written when it is whole, since the text of an attempt may turn out to be void.
     """
     last: Mapping[str, Any] | None = None
+    if not is_terminal(sys.stderr):
+        await _say_why_it_waits(queue, task_id)
     with watching(follows=True) as watcher:
         async for event in stream_run(queue, task_id):
             is_new = event["seq"] > after
@@ -77,6 +81,22 @@ async def _show(queue: TaskQueue, task_id: str, after: int) -> None:
             last = event
     if last is not None and last["seq"] > after:
         _conclude(last)
+
+
+async def _say_why_it_waits(queue: TaskQueue, task_id: str) -> None:
+    """Tell who follows a task that nobody runs what it is there for."""
+    with answering(queue.url):
+        task = await queue.get(task_id)
+        workers = await queue.workers()
+        now = queue.backend.now()
+    if task is None or task.status is TaskStatus.IN_PROGRESS or task.status.is_terminal:
+        return
+    if task.status is not TaskStatus.PENDING:
+        say(f"Waiting: the task is {task.status}.")
+    elif task.head.run_at > now:
+        say(f"Waiting: it is not to run before {local(task.run_at)}.")
+    elif not any(task.lane in worker.lanes for worker in workers) and tells_workers(queue):
+        say(f"Waiting for a worker: there is none for lane {task.lane}.")
 
 
 def _conclude(event: Mapping[str, Any]) -> None:

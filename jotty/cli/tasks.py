@@ -14,13 +14,24 @@ from .documents import age, as_document, as_lines, local
 from .failing import ExitCode, perform
 from .options import AsJson, Debug, QueueUrl, TaskId  # noqa: TC001 - typer reads them from the signatures
 from .printing import is_terminal, print_json, print_output, print_table, say, visible
-from .selection import ByKey, ByLane, ByStatus, ByTag, NewerThan, OlderThan, Selection, first
+from .selection import (
+    ByKey,
+    ByLane,
+    ByStatus,
+    ByTag,
+    NewerThan,
+    OlderThan,
+    Selection,
+    Since,
+    first,
+    newest,
+)
 from .store import answering, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from jotty.core.queue import Task
+    from jotty.core.queue import Task, TaskQueue
 
 __all__ = ["list_tasks", "show"]
 
@@ -34,21 +45,39 @@ def list_tasks(
     key: ByKey = None,
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
+    since: Since = None,
+    is_newest: Annotated[
+        bool, typer.Option("--newest", help="Those enqueued last, the newest first.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 50,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """List tasks, in the order in which they were enqueued."""
     chosen = Selection(
-        statuses=states, lane=lane, tag=tag, key=key, older_than=older_than, newer_than=newer_than
+        statuses=states,
+        lane=lane,
+        tag=tag,
+        key=key,
+        older_than=older_than,
+        newer_than=newer_than,
+        since=since,
     )
-    perform(lambda: _list(queue, chosen, limit, as_json=as_json), debug=debug)
+    find = newest if is_newest else first
+    perform(lambda: _list(queue, chosen, limit, find, as_json=as_json), debug=debug)
 
 
-async def _list(url: str | None, chosen: Selection, limit: int, *, as_json: bool) -> ExitCode:
+async def _list(
+    url: str | None,
+    chosen: Selection,
+    limit: int,
+    find: Callable[[TaskQueue, Selection, int], Awaitable[list[Task]]],
+    *,
+    as_json: bool,
+) -> ExitCode:
     async with opened(url) as queue:
         with answering(queue.url):
-            found = await first(queue, chosen, limit + 1)
+            found = await find(queue, chosen, limit + 1)
     shown = found[:limit]
     if as_json:
         print_json([as_document(task) for task in shown])

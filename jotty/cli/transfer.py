@@ -8,14 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
+import attrs
 import typer
 from anyio import to_thread
 
 from jotty.core.queue import export_tasks as exported
 from jotty.core.queue import import_tasks as imported
-from jotty.errors import PayloadError
 
-from .failing import CommandError, ExitCode, UsageError, called_rightly, perform
+from .failing import ExitCode, UsageError, called_rightly, perform
 from .options import AsJson, Debug, QueueUrl  # noqa: TC001 - typer reads them from the signatures
 from .printing import print_json, say
 from .selection import ByKey, ByLane, ByStatus, ByTag  # noqa: TC001 - as above
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from jotty.core.queue import Imported
-    from jotty.errors import StoreCorrupt
+    from jotty.errors import PayloadError, StoreCorrupt
 
 __all__ = ["export_tasks", "import_tasks"]
 
 _READ_AT_ONCE = 1024 * 1024
+_MOST_TOLD = 20
 
 
 def export_tasks(
@@ -64,7 +65,7 @@ async def _export(
             number += 1
     say(f"{number} exported.")
     for damage in damaged:
-        say(f"Not exported: {damage}")
+        say(f"Not exported: {damage.problem}")
     return ExitCode.FAILED if damaged else ExitCode.OK
 
 
@@ -83,18 +84,40 @@ def import_tasks(
 
 
 async def _import(file: str, url: str | None, *, dry_run: bool, as_json: bool) -> ExitCode:
+    refusals = _Refusals()
     with ExitStack() as files:
         source = sys.stdin.buffer if file == "-" else files.enter_context(_opened(file))
         async with opened(url, creates=not dry_run) as queue:
-            try:
-                done = await imported(queue, _lines(source), dry_run=dry_run)
-            except PayloadError as broken:
-                raise CommandError(_told(broken, dry_run=dry_run)) from broken
+            done = await imported(queue, _lines(source), dry_run=dry_run, on_refused=refusals.tell)
     if as_json:
-        print_json({"imported": done.imported, "left": done.left, "dry_run": dry_run})
+        print_json({**attrs.asdict(done), "dry_run": dry_run})
     else:
         _print_done(done, dry_run=dry_run)
-    return ExitCode.OK
+    if not done.refused:
+        return ExitCode.OK
+    refusals.conclude(done.refused, dry_run=dry_run)
+    return ExitCode.FAILED
+
+
+class _Refusals:
+    """Says what is wrong with lines, up to a number of them."""
+
+    def __init__(self) -> None:
+        self._told = 0
+
+    def tell(self, refused: PayloadError) -> None:
+        self._told += 1
+        if self._told <= _MOST_TOLD:
+            say(f"Error: {refused}")
+
+    def conclude(self, number: int, *, dry_run: bool) -> None:
+        lines = "1 line" if number == 1 else f"{number} lines"
+        if number > _MOST_TOLD:
+            lines = f"{lines}, of which the first {_MOST_TOLD} are named here,"
+        if dry_run:
+            say(f"{lines} would be refused.")
+        else:
+            say(f"{lines} refused. Mend them, and import the file again: tasks that are there are left.")
 
 
 def _opened(file: str) -> BinaryIO:
@@ -109,11 +132,6 @@ async def _lines(source: BinaryIO) -> AsyncIterator[bytes]:
     while lines := await to_thread.run_sync(source.readlines, _READ_AT_ONCE, abandon_on_cancel=True):
         for line in lines:
             yield line
-
-
-def _told(broken: PayloadError, *, dry_run: bool) -> str:
-    told = f"{broken} Nothing of that line was imported."
-    return told if dry_run else f"{told} Mend it, and import the file again: tasks that are there are left."
 
 
 def _print_done(done: Imported, *, dry_run: bool) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import unicodedata
 from datetime import UTC, datetime
 
@@ -40,10 +41,24 @@ def test_json_is_printed_as_it_is(value: object) -> None:
     assert value == to_plain(value)
 
 
+def likeness(value: object) -> object:
+    """Return what is to be printed of one of these values."""
+    if isinstance(value, dict):
+        return {str(key): likeness(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, frozenset)):
+        return [likeness(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if value is None or isinstance(value, (str, int)) else str(value)
+
+
 @given(anything)
-@example([float("nan"), float("inf")])
+@example([float("nan"), float("inf"), -float("inf")])
+@example(({1: frozenset({2})}, b"raw"))
 def test_whatever_an_actor_returns_is_printed_as_strict_json(value: object) -> None:
-    json.dumps(to_plain(value), allow_nan=False)
+    printed = json.dumps(to_plain(value), allow_nan=False)
+
+    assert likeness(value) == json.loads(printed)
 
 
 def test_values_of_attrs_and_dataclasses_are_printed_by_their_fields() -> None:

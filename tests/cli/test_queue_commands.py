@@ -228,7 +228,7 @@ def test_status_counts_by_lane_and_state(jotty: Jotty, enqueue: Enqueue, queue_u
     lines = jotty("status", "-q", queue_url).stdout.splitlines()
     document = json.loads(jotty("status", "-q", queue_url, "--json").stdout)
 
-    assert ["lane", "pending", "oldest pending", "workers"] == lines[0].split("\t")
+    assert ["lane", "pending", "oldest ready", "workers"] == lines[0].split("\t")
     assert [["default", "1"], ["other", "2"]] == [line.split("\t")[:2] for line in lines[1:]]
     assert {"default": {"pending": 1}, "other": {"pending": 2}} == document["lanes"]
     assert {"default", "other"} == set(document["oldest"])

@@ -70,6 +70,26 @@ def test_a_pipe_gets_the_text_of_the_output_once_as_from_a_run(
     assert TEXT == jotty("run", str(app_file), "Report").stdout
 
 
+def test_a_pipe_is_told_what_a_task_that_nobody_runs_waits_for(
+    app_file: Path, queue_url: str, jotty: Jotty, start: Start
+) -> None:
+    def waits(*options: str) -> str:
+        task_id = jotty("enqueue", str(app_file), "Hello", "-q", queue_url, *options).stdout.strip()
+        follower = start("tail", task_id, "-q", queue_url)
+        assert follower.stderr is not None
+        line = follower.stderr.readline()
+        follower.send_signal(signal.SIGINT)
+        out, err = follower.communicate(timeout=20)
+        assert ("", "", 130) == (out, err, follower.returncode)
+        return line
+
+    parent = jotty("enqueue", str(app_file), "Hello", "-q", queue_url).stdout.strip()
+
+    assert "Waiting for a worker: there is none for lane odd.\n" == waits("--lane", "odd")
+    assert waits("--delay", "3600").startswith("Waiting: it is not to run before 20")
+    assert "Waiting: the task is blocked.\n" == waits("--depends-on", parent)
+
+
 def test_a_follower_gets_the_whole_text_once_and_is_told_when_the_run_starts_again(
     jotty: Jotty, enqueued: str, start: Start, app_file: Path, queue_url: str
 ) -> None:
@@ -117,12 +137,12 @@ def test_a_follower_that_is_sent_away_says_nothing_and_has_its_exit_code(
     start("worker", str(app_file), "-q", queue_url)
     follower = start("tail", enqueued, "-q", queue_url)
     assert follower.stderr is not None
-    first = follower.stderr.readline()
+    while ": started" not in follower.stderr.readline():
+        pass
 
     follower.send_signal(number)
     out, err = follower.communicate(timeout=20)
 
-    assert ": started" in first
     assert "" == out
     assert code == follower.returncode
     assert "Traceback" not in err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -250,3 +251,114 @@ def test_c49_the_second_signal_gives_back_what_does_not_end(
     assert 143 == stuck.returncode
     assert time.monotonic() - started < 1 + ROOM
     assert {"pending": 1} == states(jotty, queue_url)
+
+
+READ_ONLY = """
+import resource
+import time
+
+import anyio
+
+from jotty.core.orchestration import Conductor
+
+
+async def ends(goal):
+    return "done"
+
+
+async def waits(goal):
+    await anyio.sleep(60)
+
+
+def in_a_thread(goal):
+    time.sleep(60)
+
+
+async def on_the_loop(goal):
+    time.sleep(60)
+
+
+async def limit(goal):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can be written from here on
+    print("limited", flush=True)
+
+
+async def then(limit, goal):
+    return {call}
+
+
+conductor = Conductor([limit, then], output="then")
+"""
+CALLS = {
+    "ends": "'done'",
+    "waits": "await waits(goal)",
+    "in_a_thread": "await anyio.to_thread.run_sync(in_a_thread, goal)",
+    "on_the_loop": "await on_the_loop(goal)",
+}
+
+
+@pytest.mark.parametrize("store", ["sqlite", "file"])
+@pytest.mark.parametrize("actor", CALLS)
+def test_c49_what_cannot_be_given_back_is_named_and_the_exit_code_is_75(
+    app_file: Path, tmp_path: Path, jotty: Jotty, start: Start, store: str, actor: str
+) -> None:
+    url = f"{store}:///{tmp_path / 'tasks'}"
+    app_file.write_text(READ_ONLY.format(call=CALLS[actor]))
+    task_id = jotty("enqueue", str(app_file), "Work", "-q", url).stdout.strip()
+    process = start("worker", str(app_file), "-q", url, "--grace", "0.5")
+    assert process.stdout is not None
+    assert "limited\n" == process.stdout.readline()
+    time.sleep(0.3)
+
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    _, log = process.communicate(timeout=20)
+    took = time.monotonic() - started
+
+    named = [line for line in log.splitlines() if task_id in line and "at the cost of an attempt" in line]
+    assert 75 == process.returncode, log
+    assert 0.5 <= took < 1.5 + ROOM
+    assert named, log
+    assert log.count("could not be given back, trying again") <= 1
+    assert "Stopping" in log
+    assert "Stopped." in log
+    assert "Traceback" not in log
+    assert {"in_progress": 1} == states(jotty, url)
+
+
+def test_a_worker_that_runs_nothing_ends_at_once_though_its_store_is_gone(
+    app_file: Path, tmp_path: Path, start: Start
+) -> None:
+    app_file.write_text(SLOW)
+    process = start("worker", str(app_file), "-q", f"file:///{tmp_path / 'tasks'}", "--grace", "20")
+    assert process.stderr is not None
+    while "Ctrl-C to stop" not in process.stderr.readline():
+        pass
+    time.sleep(0.5)
+    shutil.rmtree(tmp_path / "tasks")
+    while "does not answer" not in process.stderr.readline():
+        pass
+
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    process.communicate(timeout=30)
+
+    assert 0 == process.returncode
+    assert time.monotonic() - started < 1 + ROOM
+
+
+def test_a_worker_whose_loop_is_blocked_says_that_it_stops_and_has_stopped(
+    app_file: Path, queue_url: str, jotty: Jotty, start: Start
+) -> None:
+    app_file.write_text(STUCK.format(actor="on_the_loop"))
+    jotty("enqueue", str(app_file), "Work", "-q", queue_url)
+    process = start("worker", str(app_file), "-q", queue_url, "--grace", "0.5")
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=20)
+
+    assert "what runs has 0.5 s to finish" in log
+    assert "Stopped." in log
+    assert log.index("Stopping") < log.index("is released") < log.index("Stopped.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jotty.core.queue import (
@@ -18,6 +18,7 @@ from jotty.core.queue import (
     Imported,
     NewTask,
     QueueBackend,
+    Ref,
     RetryLater,
     RetryPolicy,
     Task,
@@ -542,6 +543,81 @@ async def test_a_key_that_is_taken_while_the_task_is_imported_is_refused(queue: 
         await import_tasks(other, export_tasks(queue))
 
     assert ["b"] == [task.goal async for task in other.tasks()]
+
+
+@pytest.mark.parametrize("at_once", [2, 100])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_lines_that_are_refused_keep_none_out_but_those_that_depend_on_them(
+    monkeypatch: pytest.MonkeyPatch, data: st.DataObject, at_once: int
+) -> None:
+    monkeypatch.setattr(transfer, "WRITTEN_AT_ONCE", at_once)
+    fates = data.draw(st.lists(st.sampled_from(["good", "good", "broken", "taken"]), min_size=1, max_size=8))
+    parents = [
+        data.draw(st.lists(st.integers(0, at - 1), max_size=2, unique=True)) if at else []
+        for at in range(len(fates))
+    ]
+    order = data.draw(st.permutations(range(len(fates))))
+    dry_run = data.draw(st.booleans())
+
+    async def run() -> tuple[Imported, list[PayloadError], set[Any]]:
+        queue, other = TaskQueue(MemoryBackend()), TaskQueue(MemoryBackend())
+        new = [NewTask(at, key=str(at), depends_on=[Ref(one) for one in parents[at]]) for at in every]
+        await queue.enqueue_many(new)
+        await other.enqueue_many([NewTask("owner", key=str(at)) for at in every if fates[at] == "taken"])
+        lines: list[Any] = await documents(queue)
+        told: list[PayloadError] = []
+        done = await import_tasks(
+            other,
+            ["{broken" if fates[at] == "broken" else lines[at] for at in order],
+            dry_run=dry_run,
+            on_refused=told.append,
+        )
+        return done, told, {task.goal async for task in other.tasks()} - {"owner"}
+
+    every = range(len(fates))
+    done, told, goals = anyio.run(run)
+
+    good: set[int] = set()
+    for at in every:
+        if fates[at] == "good" and good.issuperset(parents[at]):
+            good.add(at)
+    bad = {f"line {number}" for number, at in enumerate(order, start=1) if at not in good}
+    assert Imported(len(good), 0, len(bad)) == done
+    assert sorted(bad) == sorted(refused.path.partition(":")[0] for refused in told)
+    assert (set() if dry_run else good) == goals
+
+
+async def test_a_task_whose_key_was_taken_while_it_is_imported_keeps_none_out_but_its_children(
+    queue: TaskQueue,
+) -> None:
+    interposed = InterposedBackend(MemoryBackend())
+    other = TaskQueue(interposed)
+    parent = await queue.enqueue("a", key="k")
+    await queue.enqueue("child", depends_on=[parent.id])
+    await queue.enqueue("c")
+
+    async def enqueue() -> None:
+        interposed.before.clear()
+        await other.enqueue("b", key="k")
+
+    interposed.before["insert"] = enqueue
+    told: list[PayloadError] = []
+    done = await import_tasks(other, export_tasks(queue), on_refused=told.append)
+    ready = [task.goal for task in await other.claim(worker="w", limit=9)]
+
+    assert Imported(1, 0, 2) == done
+    assert ["line 1: head['key']", "line 2: head['depends_on']"] == [one.path for one in told]
+    assert {"b", "c"} == set(ready)
+
+
+async def test_what_is_wrong_with_a_line_is_said_by_its_own_number(other: TaskQueue) -> None:
+    with pytest.raises(PayloadError) as refused:
+        await import_tasks(other, ["", "{broken"])
+
+    assert "line 2 is no JSON: Expecting property name enclosed in double quotes at column 2." == str(
+        refused.value
+    )
 
 
 async def test_a_finished_task_keeps_the_key_that_a_live_one_has(queue: TaskQueue, other: TaskQueue) -> None:

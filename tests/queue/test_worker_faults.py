@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.lowlevel
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -389,6 +390,29 @@ async def test_a_damaged_store_ends_the_worker_at_its_first_renewal_and_is_said_
     assert not told(caplog, "trying again")
 
 
+async def test_a_task_whose_payload_is_damaged_is_counted_and_told_as_failed(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Garbled(MemoryBackend):
+        async def turn(
+            self, changes: Sequence[Change], request: ClaimRequest
+        ) -> tuple[list[Swapped], Claimed]:
+            swapped, claimed = await super().turn(changes, request)
+            records = [attrs.evolve(one, payload=b"{") for one in claimed.records]
+            return swapped, attrs.evolve(claimed, records=records)
+
+    queue = TaskQueue(Garbled(clock=clock), clock=clock)
+    task = await queue.enqueue("g")
+    with caplog.at_level(logging.WARNING, logger="jotty.queue"):
+        async with clock.autojump():
+            ended = await QueueManager(queue, echo, clock=clock).run(drain=True)
+
+    (line,) = told(caplog, "is failed")
+    assert task.id in line
+    assert "StoreCorrupt" in line
+    assert ended == 1
+
+
 # Being told to stop
 
 
@@ -418,6 +442,171 @@ def test_the_earliest_end_that_stop_was_told_counts(anyio_backend: str, stops: l
 
     # the last stop may come after the end, and is waited for
     assert took == pytest.approx(max(earliest, sum(pause + 0.5 for pause, _ in stops)), abs=0.1)
+
+
+class Stopped:
+    """What came of a worker that was told to stop: when it ended, and with which error."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.error: StorageError | None = None
+
+    async def run(self, manager: QueueManager, clock: VirtualClock, *, after: float, grace: float) -> None:
+        async with clock.autojump(), anyio.create_task_group() as group:
+            group.start_soon(self._run, manager)
+            await clock.sleep(after)
+            stopped_at = clock.now()
+            manager.stop(grace)
+            group.start_soon(self._measure, clock, stopped_at)
+
+    async def _run(self, manager: QueueManager) -> None:
+        self._has_ended = anyio.Event()
+        try:
+            await manager.run()
+        except StorageError as error:
+            self.error = error
+        self._has_ended.set()
+
+    async def _measure(self, clock: VirtualClock, since: int) -> None:
+        await self._has_ended.wait()
+        self.seconds = (clock.now() - since) / 1e6
+
+
+@pytest.mark.parametrize("grace", [0, 0.01, 2, 60])
+@pytest.mark.parametrize("ends", [True, False])
+async def test_c49_a_worker_that_is_stopped_names_what_a_full_store_does_not_take_back(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture, grace: float, *, ends: bool
+) -> None:
+    backend = Full(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+
+    async def handler(_: Task) -> None:
+        backend.is_full = True
+        if not ends:
+            await anyio.sleep_forever()
+
+    tasks = [await queue.enqueue(number) for number in range(2)]
+    manager = QueueManager(queue, handler, retention=None, clock=clock)
+    stopped = Stopped()
+    with caplog.at_level(logging.WARNING, logger="jotty.queue"):
+        await stopped.run(manager, clock, after=20, grace=grace)
+
+    named = told(caplog, "at the cost of an attempt")
+    assert stopped.error is not None
+    assert "2 tasks" in stopped.error.problem
+    assert stopped.seconds == pytest.approx(grace, abs=0.1)
+    assert [sum(task.id in line for line in named) for task in tasks] == [1, 1]
+    assert len(named) == 2
+    assert all("disk is full" in line for line in named)
+
+
+async def test_c49_a_worker_whose_store_has_room_again_within_the_grace_time_settles_everything(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Full(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+
+    async def handler(task: Task) -> str:
+        backend.is_full = True
+        if task.goal:
+            await anyio.sleep_forever()
+        return "done"
+
+    async def make_room() -> None:
+        await clock.sleep(24.9)
+        backend.is_full = False
+
+    tasks = [await queue.enqueue(number) for number in range(2)]
+    manager = QueueManager(queue, handler, retention=None, lease_timeout=60, clock=clock)
+    stopped = Stopped()
+    with caplog.at_level(logging.WARNING, logger="jotty.queue"):
+        async with anyio.create_task_group() as group:
+            group.start_soon(make_room)
+            await stopped.run(manager, clock, after=20, grace=5)
+
+    assert stopped.error is None
+    assert not told(caplog, "at the cost of an attempt")
+    assert await seen(queue, tasks[0]) == (TaskStatus.COMPLETED, 1, 1)
+    assert await seen(queue, tasks[1]) == (TaskStatus.PENDING, 1, 0)
+
+
+async def test_c49_what_one_step_could_not_release_among_others_is_named(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = FullOnceRenewed(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+
+    async def handler(_: Task) -> None:
+        await anyio.sleep_forever()
+
+    task = await queue.enqueue("g")
+    manager = QueueManager(queue, handler, retention=None, clock=clock)
+    stopped = Stopped()
+    backend.failures = 1000
+    with caplog.at_level(logging.WARNING, logger="jotty.queue"):
+        await stopped.run(manager, clock, after=1, grace=1)
+
+    (line,) = told(caplog, "at the cost of an attempt")
+    assert task.id in line
+    assert stopped.error is not None
+
+
+class Down(MemoryBackend):
+    """A store that answers nothing while it is down."""
+
+    is_down = False
+
+    async def find(self, query: Query) -> list[Record]:
+        self._fail()
+        return await super().find(query)
+
+    async def turn(self, changes: Sequence[Change], request: ClaimRequest) -> tuple[list[Swapped], Claimed]:
+        self._fail()
+        return await super().turn(changes, request)
+
+    def _fail(self) -> None:
+        if self.is_down:
+            raise StorageError(self.url, "no answer")
+
+
+async def test_c49_a_worker_that_runs_nothing_stops_at_once_though_its_store_does_not_answer(
+    clock: VirtualClock,
+) -> None:
+    backend = Down(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+    stopped = Stopped()
+
+    async def fail() -> None:
+        await clock.sleep(3)
+        backend.is_down = True
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(fail)
+        await stopped.run(QueueManager(queue, echo, clock=clock), clock, after=40, grace=25)
+
+    assert stopped.error is None
+    assert stopped.seconds < 1
+
+
+async def test_a_worker_that_is_cancelled_names_what_a_full_store_does_not_take_back(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Full(clock=clock)
+    queue = TaskQueue(backend, clock=clock)
+
+    async def handler(_: Task) -> None:
+        backend.is_full = True
+        await anyio.sleep_forever()
+
+    task = await queue.enqueue("g")
+    manager = QueueManager(queue, handler, clock=clock)
+    with caplog.at_level(logging.WARNING, logger="jotty.queue"):
+        async with clock.autojump():
+            with clock.timeout(3):
+                await manager.run()
+
+    (line,) = told(caplog, "at the cost of an attempt")
+    assert task.id in line
 
 
 @pytest.mark.parametrize("graces", [(0, 25), (25, 0), (25, 0, 25)])

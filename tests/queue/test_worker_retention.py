@@ -290,3 +290,30 @@ async def _in_state(queue: TaskQueue, status: TaskStatus, blocker: str) -> str:
         elif status is TaskStatus.FAILED:
             await queue.fail(held, "no", retry=False)
     return task.id
+
+
+@pytest.mark.parametrize(
+    ("keep", "told"),
+    [
+        (timedelta(seconds=1), "1 task that ended more than 1s ago"),
+        (timedelta(seconds=90), "1 task that ended more than 90s ago"),
+        (timedelta(minutes=15), "1 task that ended more than 15m ago"),
+        (timedelta(hours=36), "1 task that ended more than 36h ago"),
+        (timedelta(days=7), "1 task that ended more than 7d ago"),
+    ],
+)
+async def test_an_age_is_told_as_it_is_given_to_the_command(
+    caplog: pytest.LogCaptureFixture, keep: timedelta, told: str
+) -> None:
+    clock = VirtualClock()
+    queue = MemoryTaskQueue(clock=clock)
+    await queue.cancel((await queue.enqueue("g")).id)
+    manager = QueueManager(queue, lambda _: clock.sleep(1), retention=keep, clock=clock)
+    with caplog.at_level(logging.INFO, logger="jotty.queue"):
+        async with clock.autojump(), anyio.create_task_group() as group:
+            await clock.sleep(keep.total_seconds() + 1)
+            group.start_soon(manager.run)
+            await clock.sleep(10)
+            manager.stop()
+
+    assert f"Deleted {told}." in caplog.text

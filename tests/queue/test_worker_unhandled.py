@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -12,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jotty.core.queue import MemoryTaskQueue, QueueManager, Task, TaskStatus, WorkerInfo
+from jotty.core.queue import (
+    MemoryTaskQueue,
+    NewTask,
+    QueueManager,
+    RetryLater,
+    Task,
+    TaskStatus,
+    WorkerInfo,
+)
 from jotty.errors import Unhandled
 from jotty.testing import VirtualClock
 
@@ -66,22 +73,70 @@ async def test_a_task_that_nobody_handles_stays_as_it_was_however_often_it_is_re
     assert (seen.unhandled, seen.unhandled_ids) == (1, (task.id,))
 
 
-async def test_a_refused_task_is_taken_less_and_less_often_down_to_once_a_minute(
-    queue: MemoryTaskQueue, clock: VirtualClock
+@pytest.mark.parametrize(("number", "longest"), [(1, 5), (40, 5), (200, 20), (2000, 60)])
+async def test_refused_tasks_are_taken_less_and_less_often_and_many_of_them_seldom(
+    queue: MemoryTaskQueue, clock: VirtualClock, number: int, longest: float
 ) -> None:
     choosy = Choosy(clock)
-    await queue.enqueue("text")
-    manager = QueueManager(queue, choosy, clock=clock)
+    await queue.enqueue_many([NewTask(f"text {at}") for at in range(number)])
+    manager = QueueManager(queue, choosy, max_concurrent=50, clock=clock)
     async with clock.autojump(), anyio.create_task_group() as group:
         group.start_soon(manager.run)
-        await clock.sleep(1800)
+        await clock.sleep(300)
         manager.stop()
 
-    waits = [later - earlier for earlier, later in pairwise(choosy.refused_at)]
-    assert waits[0] < 1
-    assert max(waits) <= 61
-    assert all(30 <= wait for wait in waits[10:])
-    assert len(waits) < 80
+    refused_at = choosy.refused_at
+    settled = [at for at in refused_at if at - refused_at[0] > 150]
+    assert len(refused_at) > 3 * number
+    assert len(settled) / 150 / number == pytest.approx(1 / longest, rel=0.6)
+
+
+async def test_many_refused_tasks_are_told_in_few_lines(
+    queue: MemoryTaskQueue, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = QueueManager(queue, Choosy(clock), max_concurrent=10, clock=clock)
+    tasks: list[Task] = []
+    with caplog.at_level(logging.WARNING, logger="jotty.queue"):
+        async with clock.autojump(), anyio.create_task_group() as group:
+            group.start_soon(manager.run)
+            for _ in range(5):
+                tasks += await queue.enqueue_many([NewTask("text") for _ in range(60)])
+                await clock.sleep(60)
+            await queue.enqueue("text")
+            await clock.sleep(1)
+            manager.stop()
+
+    lines = [record.getMessage() for record in caplog.records]
+    counts = [int(line.split()[0]) for line in lines[1:]]
+    assert "is left to other workers: it is no number" in lines[0]
+    assert 300 == sum(counts)
+    assert 1 == counts[-1]
+    assert len(lines) <= 8
+    assert max(line.count(tasks[0].id[:8]) for line in lines) <= 3
+
+
+async def test_a_worker_that_comes_up_gets_within_seconds_what_others_have_refused_for_an_hour(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    able_at: list[int] = []
+
+    async def able(_: Task) -> None:
+        able_at.append(clock.now())
+
+    await queue.enqueue("text")
+    since = 0
+    refusing, taking = QueueManager(queue, Choosy(clock), clock=clock), QueueManager(queue, able, clock=clock)
+    async with clock.autojump(), anyio.create_task_group() as group:
+        group.start_soon(refusing.run)
+        await clock.sleep(3600)
+        since = clock.now()
+        group.start_soon(taking.run)
+        await clock.sleep(60)
+        refusing.stop()
+        taking.stop()
+
+    assert len(able_at) == 1
+    assert (able_at[0] - since) / 1e6 < 12  # who refuses it may be faster, once
 
 
 async def test_a_refused_task_is_in_the_workers_list_within_seconds(
@@ -152,6 +207,51 @@ async def test_draining_leaves_what_it_cannot_run_and_counts_none_of_it(
     assert left is not None
     assert (ended, left.status) == (1, TaskStatus.PENDING)
     assert await queue.result(number.id) == 1
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("number", [1, 60, 300])
+async def test_draining_waits_for_what_another_worker_has_only_put_off(
+    queue: MemoryTaskQueue, clock: VirtualClock, number: int, seed: int
+) -> None:
+    async def able(task: Task) -> Any:
+        if not isinstance(task.goal, str):
+            raise Unhandled("it is no text")
+        await clock.sleep(0.5)
+
+    texts = await queue.enqueue_many([NewTask("text") for _ in range(number)])
+    mine = await queue.enqueue_many([NewTask(at) for at in range(3)])
+    refused = await queue.enqueue([])  # which neither can run
+    choosy, ended = QueueManager(queue, Choosy(clock), clock=clock, random=Random(seed)), 0
+    async with clock.autojump(), anyio.create_task_group() as group:
+        group.start_soon(choosy.run)
+        await clock.sleep(5)
+        with clock.timeout(3600):
+            ended = await QueueManager(queue, able, clock=clock, random=Random(seed)).run(drain=True)
+            choosy.stop()
+
+    assert number == ended
+    states = {task.id: task.status async for task in queue.tasks()}
+    assert {TaskStatus.COMPLETED} == {states[task.id] for task in (*texts, *mine)}
+    assert states[refused.id] is TaskStatus.PENDING
+
+
+async def test_draining_waits_for_nothing_that_is_only_scheduled(
+    queue: MemoryTaskQueue, clock: VirtualClock
+) -> None:
+    await queue.enqueue("later", delay=3)
+    await queue.enqueue("postponed")
+    (task,) = await queue.claim(worker="other")
+    await queue.fail(task, RetryLater(20))
+    await queue.enqueue("given back for long")
+    (task,) = await queue.claim(worker="other")
+    await queue.release(task, delay=600)
+    started = clock.now()
+    async with clock.autojump():
+        ended = await QueueManager(queue, Choosy(clock), clock=clock).run(drain=True)
+
+    assert ended == 0
+    assert (clock.now() - started) / 1e6 < 2
 
 
 async def test_what_was_refused_is_none_of_the_max_tasks(queue: MemoryTaskQueue, clock: VirtualClock) -> None:

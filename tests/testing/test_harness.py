@@ -157,9 +157,13 @@ def test_a_process_is_killed_at_a_system_call(harness: Harness) -> None:
 
 
 def test_constants_are_changed_in_every_process(tmp_path: Path) -> None:
-    tuning = {"jotty.testing.processes.caller.ALL_CALLS": [], "jotty.core.queue.reading.PAGE": 1}
+    tuning = {"jotty.core.queue.task.MAX_NAME": 2}
     with Harness(f"sqlite:///{tmp_path}/tasks.db", tmp_path, tuning=tuning) as harness:
-        harness.finish(harness.start("caller", calls=["enqueue", "purge"]))
+        for loop in ("asyncio", "trio"):
+            process = harness.start("caller", calls=["enqueue"], loop=loop)
+            with pytest.raises(AssertionError, match="must be 1 to 2 printable characters"):
+                harness.finish(process)
+            harness.outlast(process)
 
 
 async def test_a_recorded_backend_tells_what_was_acknowledged(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from contextlib import aclosing
 from inspect import isawaitable
@@ -12,6 +13,7 @@ import anyio
 from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
 
 from jotty.core.queue import EventLoop, Within
+from jotty.core.queue.forked import end_if_forked
 from jotty.errors import ActorError
 
 from .outcome import End, Goto, Output
@@ -82,6 +84,7 @@ class _Job:
     def __init__(self, name: str, call: Callable[[], Any]) -> None:
         self._name = name
         self._call = call
+        self._home = os.getpid()
         self._turn = threading.Lock()
         self._loop = EventLoop()
         self.ended = anyio.Event()
@@ -90,11 +93,20 @@ class _Job:
         if not self.take():
             return None
         try:
-            return self._checked(self._call())
+            return self._checked(self._called())
         except GeneratorExit as exc:  # in the event loop it would close whoever waits for it
             raise ActorError(self._name, "raised GeneratorExit") from exc
         finally:
             self._loop.call_soon(self.ended.set)
+
+    def _called(self) -> Any:
+        try:
+            value = self._call()
+        except BaseException as exc:
+            end_if_forked(self._home, exc)
+            raise
+        end_if_forked(self._home)
+        return value
 
     def _checked(self, value: Any) -> Any:
         if not isawaitable(value):

@@ -139,6 +139,11 @@ class BackgroundRuns:
         for worker in tuple(self._workers):
             worker.stop(grace)
 
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """The ids of the goals whose leases the workers of this object hold; from any thread."""
+        return tuple(task_id for worker in tuple(self._workers) for task_id in worker.unsettled)
+
     async def result(self, task_id: str, timeout: float | None) -> Any:
         """Wait for a goal's end, and return its result, with the outputs that its journal has."""
         stored = await self.queue.result(task_id, timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import attrs
 from anyio import current_effective_deadline, get_cancelled_exc_class, to_thread
 
 from jotty.core.queue import RetryLater
+from jotty.core.queue.forked import end_if_forked
 from jotty.errors import ActorError, GraphError
 
 from .attempt import in_thread, iterated, within
@@ -63,6 +65,7 @@ class Performer:
         self._announcer = announcer
         self._context = copy_context()
         self._cancelled = get_cancelled_exc_class()
+        self._home = os.getpid()
 
     def ask(self, actor: AnyActor, positional: list[Any], named: dict[str, Any]) -> Any:
         """Call an actor's `when` at once, as the actor itself would be."""
@@ -77,13 +80,17 @@ class Performer:
         postponed = 0
         while True:
             try:
-                return self._outcome(await self._attempt(execution))
+                value = await self._attempt(execution)
+                end_if_forked(self._home)
+                return self._outcome(value)
             except SystemExit as exc:  # argparse, say: it must not take the whole process with it
+                end_if_forked(self._home, exc)
                 failure: BaseException = ActorError(
                     execution.node.actor.name, f"called sys.exit({exc.code!r})"
                 )
                 failure.__cause__ = exc
             except BaseException as exc:  # sorted here, once and for all
+                end_if_forked(self._home, exc)
                 if isinstance(exc, (self._cancelled, GeneratorExit)):
                     raise
                 failure = exc

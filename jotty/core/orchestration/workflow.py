@@ -205,7 +205,8 @@ class WorkflowMode:
             lanes: The lanes to take from; None for the conductor's name alone.
 
         Raises:
-            StorageError: The store cannot be opened.
+            StorageError: The store cannot be opened; or it did not take back what ran when this was stopped,
+                of which the log names each goal: others have it when its lease ends.
             QueueClosed: The queue was closed.
             KeyboardInterrupt: An actor raised it: its attempt has failed, and the others are given back.
             ValueError: An argument is out of its range, a lease is under three heartbeats, or this workflow
@@ -233,6 +234,15 @@ class WorkflowMode:
         """
         if self._runs is not None:
             self._runs.stop(grace)
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """The ids of the queued goals that `process_queue` holds now; from any thread.
+
+        They run here, or have ended but the store does not know yet. If the process ended now, others would
+        have them when their leases end, at the cost of an attempt.
+        """
+        return () if self._runs is None else self._runs.unsettled
 
     async def result(self, id: str, timeout: float | None = None) -> Result:  # noqa: A002  # a caller's word
         """Wait until a queued goal is over, and return its result; from any process.

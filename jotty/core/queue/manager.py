@@ -118,11 +118,13 @@ class QueueManager:
         Args:
             max_tasks: Claim no more than this many tasks, and return when they are settled.
             drain: Return when nothing in its lanes is ready or in progress, by whomever; what may come back
-                (a lease that ends, a retry of what ran here) is waited for, what is scheduled is not.
+                (a lease that ends, a retry of what ran here, what only others could not run) is waited for,
+                what is scheduled is not.
 
         Raises:
             RuntimeError: It is running already.
-            StorageError: The store cannot be opened.
+            StorageError: The store cannot be opened; or it did not take back what ran when the worker was
+                stopped, of which the log names each task: others have it when its lease ends.
             QueueClosed: The queue was closed.
             KeyboardInterrupt: A handler raised it; its attempt has failed, the other tasks are given back.
         """
@@ -159,6 +161,11 @@ class QueueManager:
     def _stop(self, grace: float) -> None:
         if self._run is not None:
             self._run.stop(grace)
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """The ids of the tasks whose leases it holds now: what runs, and ends not stored yet; any thread."""
+        return self._run.unsettled if self._run else ()
 
     @property
     def running(self) -> tuple[Task, ...]:

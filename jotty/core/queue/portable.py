@@ -124,8 +124,10 @@ def parse(place: str, line: str | bytes | dict[str, Any], max_payload: int) -> A
 def _decoded(place: str, line: str | bytes) -> Any:
     try:
         return json.loads(line, parse_constant=_refuse)
+    except json.JSONDecodeError as wrong:
+        raise PayloadError(place, f"is no JSON: {wrong.msg} at column {wrong.colno}.") from wrong
     except (ValueError, RecursionError) as wrong:
-        raise PayloadError(place, f"is no JSON: {wrong}") from wrong
+        raise PayloadError(place, f"is no JSON: {wrong}.") from wrong
 
 
 def _refuse(name: str) -> None:

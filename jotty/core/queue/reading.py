@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "QueueReader", "QueueStats"]
 
 PAGE: Final = 500
-WHOLE_PAGE: Final = 50  # of tasks with their payloads, which may have a mebibyte each
+PAGES_OF_STATS: Final = 20
+FIRST_PAGE: Final = 4  # of tasks with their payloads, which may have a mebibyte each; then twice as many
+LAST_PAGE: Final = 64
 REAP_EVERY: Final = MICROSECONDS // 2
 CHECKPOINT_EVERY: Final = 32  # calls: a store that never waits must not keep the loop from everyone else
 PATIENCE: Final = 5.0  # the longest single wait for a wake-up, in seconds: a safety net, should one be lost
@@ -41,7 +43,9 @@ class QueueStats:
 
     Attributes:
         lanes: By lane, how many tasks are in each state; without zeros.
-        oldest: By lane, the age in seconds of the oldest pending task; only lanes that have one.
+        oldest: By lane, for how many seconds the oldest ready task could have been claimed; only lanes that
+            have one. What is to run later, or again, is none until its time has come. It is looked for among
+            the first ten thousand pending tasks of a lane.
     """
 
     lanes: dict[str, dict[TaskStatus, int]]
@@ -140,14 +144,15 @@ class QueueReader:
         for kind, name in (("lane", lane), ("tag", tag), ("key", key)):
             if name is not None:
                 check_name(kind, name)
-        query = Query(statuses=statuses, lane=lane, tag=tag, key=key, limit=WHOLE_PAGE, payload=True)
+        query = Query(statuses=statuses, lane=lane, tag=tag, key=key, limit=FIRST_PAGE, payload=True)
 
         async def fetch() -> list[Task] | None:
             nonlocal query
             backend = await self._open()
             page = await backend.find(query)
             if page:
-                query = attrs.evolve(query, after_seq=page[-1].head.seq)
+                limit = min(query.limit * 2, LAST_PAGE)
+                query = attrs.evolve(query, after_seq=page[-1].head.seq, limit=limit)
             return [self._shown(record) for record in page] or None
 
         return Cursor(fetch)
@@ -158,12 +163,23 @@ class QueueReader:
         lanes: dict[str, dict[TaskStatus, int]] = {}
         for (lane, status), number in sorted((await backend.count()).items()):
             lanes.setdefault(lane, {})[status] = number
-        oldest = {}
-        for lane in [one for one, counts in lanes.items() if TaskStatus.PENDING in counts]:
-            query = Query(statuses=(TaskStatus.PENDING,), lane=lane, limit=1)
-            for record in await backend.find(query):
-                oldest[lane] = max(backend.now() - record.head.created_at, 0) / MICROSECONDS
-        return QueueStats(lanes, oldest)
+        waiting = [one for one, counts in lanes.items() if TaskStatus.PENDING in counts]
+        ages = {lane: await self._age_of_oldest(lane) for lane in waiting}
+        return QueueStats(lanes, {lane: age for lane, age in ages.items() if age is not None})
+
+    async def _age_of_oldest(self, lane: str) -> float | None:
+        """Return how long a task of the lane has been ready, the first page that has one deciding."""
+        query = Query(statuses=(TaskStatus.PENDING,), lane=lane, limit=PAGE)
+        for _ in range(PAGES_OF_STATS):
+            page = await self.backend.find(query)
+            now = self.backend.now()
+            since = [max(one.head.created_at, one.head.run_at) for one in page if one.head.run_at <= now]
+            if since:
+                return max(now - min(since), 0) / MICROSECONDS
+            if len(page) < query.limit:
+                return None
+            query = attrs.evolve(query, after_seq=page[-1].head.seq)
+        return None
 
     async def workers(self) -> list[WorkerInfo]:
         """Return the workers that are there, by name: each tells of itself every ten seconds.

@@ -62,12 +62,14 @@ class Turn:
         claimed: The tasks claimed.
         mark: For `TaskQueue.wait_ready`.
         next_at: Seconds until something is to be claimed or reaped; None if nothing is in sight.
+        failed: The tasks that were claimed and failed at once, as their payloads are damaged.
     """
 
     settled: list[Task | QueueError]
     claimed: list[Task]
     mark: int
     next_at: float | None
+    failed: list[Task] = attrs.field(factory=list)
 
 
 class TaskQueue(QueueClient):
@@ -362,14 +364,14 @@ class TaskQueue(QueueClient):
         tasks, damaged = self._readable(claimed.records)
         firsts = iter(swapped)
         try:
-            await self._set_aside(damaged)
+            failed = await self._set_aside(damaged)
             settled = [
                 await self._followed(one, next(firsts) if one.is_held() else None) for one in settlements
             ]
         except BaseException:
             await self._give_back(tasks)
             raise
-        return Turn(settled, tasks, claimed.mark, self._seconds_until(claimed.next_at))
+        return Turn(settled, tasks, claimed.mark, self._seconds_until(claimed.next_at), failed)
 
     def _readable(self, records: Sequence[Record]) -> tuple[list[Task], list[Settlement]]:
         """Return what was claimed, and what fails those of it whose payload is damaged (C47)."""
@@ -382,10 +384,13 @@ class TaskQueue(QueueClient):
                 damaged.append(settlement.failure(bare, damage, retry=False, delay=None, random=self._random))
         return tasks, damaged
 
-    async def _set_aside(self, damaged: Sequence[Settlement]) -> None:
+    async def _set_aside(self, damaged: Sequence[Settlement]) -> list[Task]:
+        """Fail what is damaged, and return it."""
+        failed = []
         for one in damaged:
             with suppress(QueueError):  # what cannot be told now is told when its lease has expired
-                await self._settle(one)
+                failed.append(await self._settle(one))
+        return failed
 
     async def _followed(self, what: Settlement, first: Swapped | None) -> Task | QueueError:
         try:

@@ -126,10 +126,12 @@ class Imported:
     Attributes:
         imported: How many tasks it stored.
         left: How many it left as they are, because the store has a task of that id.
+        refused: How many lines it passed over, as `on_refused` was told.
     """
 
     imported: int
     left: int
+    refused: int = 0
 
 
 async def import_tasks(
@@ -137,6 +139,7 @@ async def import_tasks(
     lines: AsyncIterable[str | bytes | dict[str, Any]] | Iterable[str | bytes | dict[str, Any]],
     *,
     dry_run: bool = False,
+    on_refused: Callable[[PayloadError], object] | None = None,
 ) -> Imported:
     """Store exported tasks, each with its journal, as they were exported; a task that is there is left.
 
@@ -151,15 +154,17 @@ async def import_tasks(
         queue: Where to put them.
         lines: What `export_tasks` gave, or JSON of it; empty lines are passed over.
         dry_run: Whether only to check the lines, and count what would be done.
+        on_refused: Called with what is wrong with a line that is then passed over, and so are those that
+            depend on it; all others are imported.
 
     Raises:
-        PayloadError: A line is no exported task; or one depends on a task that is neither in the lines nor in
-            the store, or has the key of a live task. `path` begins with its number. Nothing of it was
-            written; others may have been, and are left by the next import.
+        PayloadError: There is no `on_refused`, and a line is no exported task; or one depends on a task that
+            is neither in the lines nor in the store, or has the key of a live task. `path` begins with its
+            number. Nothing of it was written; others may have been, and are left by the next import.
         QueueFull: There are too many live tasks.
     """
     await queue.__aenter__()
-    work = _Import(queue, dry_run=dry_run)
+    work = _Import(queue, dry_run=dry_run, on_refused=on_refused)
     if isinstance(lines, AsyncIterable):
         async for line in lines:
             await work.take(line)
@@ -172,11 +177,14 @@ async def import_tasks(
 class _Import:
     """One import: what of it is known, what waits for a dependency, and what is to be written next."""
 
-    def __init__(self, queue: TaskQueue, *, dry_run: bool) -> None:
+    def __init__(
+        self, queue: TaskQueue, *, dry_run: bool, on_refused: Callable[[PayloadError], object] | None
+    ) -> None:
         self._backend = queue.backend
         self._max_payload = queue.max_payload
         self._max_size = queue.max_size
         self._dry_run = dry_run
+        self._on_refused = on_refused
         self._seen: set[str] = set()
         self._keys: dict[str, str] = {}
         self._waiting: dict[str, list[Arrival]] = {}
@@ -185,16 +193,33 @@ class _Import:
         self._number = 0
         self._imported = 0
         self._left = 0
+        self._refused = 0
+        self._refused_ids: set[str] = set()
 
     async def take(self, line: str | bytes | dict[str, Any]) -> None:
         """Take the next line.
 
         Raises:
-            PayloadError: It is no exported task.
+            PayloadError: It is no exported task, and nobody wants to be told.
         """
         self._number += 1
-        if not isinstance(line, (str, bytes)) or line.strip():
-            await self._take(portable.parse(f"line {self._number}", line, self._max_payload))
+        if isinstance(line, (str, bytes)) and not line.strip():
+            return
+        try:
+            arrival = portable.parse(f"line {self._number}", line, self._max_payload)
+        except PayloadError as wrong:
+            self._refuse(wrong)
+        else:
+            await self._take(arrival)
+
+    def _refuse(self, wrong: PayloadError, arrival: Arrival | None = None) -> None:
+        if self._on_refused is None:
+            raise wrong
+        self._refused += 1
+        if arrival is not None:
+            self._seen.discard(arrival.head.id)
+            self._refused_ids.add(arrival.head.id)
+        self._on_refused(wrong)
 
     async def _take(self, first: Arrival) -> None:
         """Take a task, and those that have waited for it; write them when there are enough."""
@@ -207,6 +232,7 @@ class _Import:
                 await self._keep(arrival, missing)
             else:
                 self._seen.add(arrival.head.id)
+                self._refused_ids.discard(arrival.head.id)
                 self._ready.append(arrival)
                 self._size += arrival.size
                 arrivals += reversed(self._waiting.pop(arrival.head.id, []))
@@ -220,12 +246,11 @@ class _Import:
             PayloadError: A task waits in vain.
         """
         await self._write()
-        for missing, arrivals in self._waiting.items():
-            raise PayloadError(
-                f"{arrivals[0].place}: head['depends_on']",
-                f"names {missing!r}, which is neither in these lines nor in the store. Export it as well.",
-            )
-        return Imported(self._imported, self._left)
+        in_vain = [(missing, one) for missing, arrivals in self._waiting.items() for one in arrivals]
+        self._refused_ids.update(one.head.id for _, one in in_vain)
+        for missing, arrival in in_vain:
+            self._refuse(_waits_in_vain(arrival, missing, is_refused=missing in self._refused_ids))
+        return Imported(self._imported, self._left, self._refused)
 
     async def _missing(self, arrival: Arrival) -> str | None:
         """Return a dependency that must come first."""
@@ -248,32 +273,51 @@ class _Import:
         there = {record.head.id for record in found if record} - partial.keys()
         wanted = [one for one in arrivals if one.head.id not in there]
         self._left += len(there)
-        for arrival in wanted:
-            await self._check_key(arrival)
+        wanted = [one for one in wanted if await self._is_allowed(one)]
+        new = [one for one in new if one.head.id in self._seen]
         if self._dry_run or not wanted:
             self._imported += len(wanted)
         else:
             partial |= await self._begin(new)
-            await self._complete(wanted, partial)
+            begun = [one for one in wanted if one.head.id in partial]
+            await self._complete([one for one in begun if self._has_parents(one)], partial)
 
-    async def _check_key(self, arrival: Arrival) -> None:
-        key = arrival.head.key
-        if not key or arrival.head.status not in LIVE:
-            return
-        stored = await self._backend.find(Query(statuses=LIVE, key=key, limit=1))
-        owner = self._keys.setdefault(key, stored[0].head.id if stored else arrival.head.id)
+    def _has_parents(self, arrival: Arrival) -> bool:
+        """Whether no task it depends on was refused; else it is, too."""
+        refused = next((one for one in arrival.head.depends_on if one in self._refused_ids), None)
+        if refused is None or refused in arrival.gone:
+            return True
+        self._refuse(_waits_in_vain(arrival, refused, is_refused=True), arrival)
+        return False
+
+    async def _is_allowed(self, arrival: Arrival) -> bool:
+        """Whether nothing speaks against a task; what does is told."""
+        if not self._has_parents(arrival):
+            return False
+        owner = await self._owner_of_key(arrival.head)
         if owner != arrival.head.id:
-            raise _key_in_use(arrival, owner)
+            self._refuse(_key_in_use(arrival, owner), arrival)
+            return False
+        return True
+
+    async def _owner_of_key(self, head: Head) -> str:
+        if not head.key or head.status not in LIVE:
+            return head.id
+        stored = await self._backend.find(Query(statuses=LIVE, key=head.key, limit=1))
+        return self._keys.setdefault(head.key, stored[0].head.id if stored else head.id)
 
     async def _begin(self, arrivals: Sequence[Arrival]) -> dict[str, Head]:
         """Store tasks so that nobody takes them up yet, and return their heads by id."""
         now = self._backend.now()
         records = [Record(_partial(one.head, now), one.payload) for one in arrivals]
         stored = await self._backend.insert(records, limit=self._max_size) if records else []
+        begun = {}
         for one, record in zip(arrivals, stored, strict=True):
-            if record.head.id != one.head.id:  # enqueued within the last milliseconds
-                raise _key_in_use(one, record.head.id)
-        return {record.head.id: record.head for record in stored}
+            if record.head.id == one.head.id:
+                begun[one.head.id] = record.head
+            else:  # enqueued within the last milliseconds
+                self._refuse(_key_in_use(one, record.head.id), one)
+        return begun
 
     async def _complete(self, arrivals: Sequence[Arrival], partial: Mapping[str, Head]) -> None:
         """Put in the place of what stands in the store the tasks as they are to be, with their journals."""
@@ -299,6 +343,13 @@ class _Import:
         ids += [one.record.head.id for one in swapped if one.record and one.record.head.due == 0]
         found = await self._backend.get(list(dict.fromkeys(ids)), payload=False) if ids else []
         await examine_all(self._backend, [record.head for record in found if record])
+
+
+def _waits_in_vain(arrival: Arrival, missing: str, *, is_refused: bool) -> PayloadError:
+    why = "which is neither in these lines nor in the store. Export it as well."
+    if is_refused:
+        why = "whose own line is refused. Mend that one first."
+    return PayloadError(f"{arrival.place}: head['depends_on']", f"names {missing!r}, {why}")
 
 
 def _key_in_use(arrival: Arrival, owner: str) -> PayloadError:

@@ -123,4 +123,4 @@ def test_a_watched_status_is_redrawn(store: Store, command: str) -> None:
     terminal.close()
 
     assert 130 == code
-    assert shown.count("oldest pending") >= 2
+    assert shown.count("oldest ready") >= 2

@@ -50,7 +50,7 @@ def test_workers_are_shown_with_what_they_do(store: Store) -> None:
     ran = store.jotty("status")
 
     assert [
-        ["lane", "pending", "in_progress", "oldest pending", "workers"],
+        ["lane", "pending", "in_progress", "oldest ready", "workers"],
         ["default", "1", "1", "0.0 s", "2"],
         ["other", "1", "0", "0.0 s", "1"],
         [""],
@@ -58,7 +58,7 @@ def test_workers_are_shown_with_what_they_do(store: Store) -> None:
         ["one", "default, other", "0 of 3", "5", "20", "1.5 min"],
         ["two", "default", "1 of 3", "7", "8", "1.5 min"],
     ] == [[cell if not cell.endswith(" s") else "0.0 s" for cell in row] for row in rows(ran.stdout)]
-    assert "12 tasks ended within the last minute.\n" == ran.stderr
+    assert "12 tasks ended with these workers within the last minute.\n" == ran.stderr
 
 
 def test_a_lane_without_a_worker_is_pointed_out_if_tasks_wait_there(store: Store) -> None:
@@ -83,9 +83,27 @@ def test_what_a_worker_cannot_run_or_keeps_it_from_running_is_pointed_out(store:
     ran = store.jotty("status")
     document = store.read("status")
 
-    assert f"Warning: worker one cannot run 1 waiting tasks, like {task_id}.\n" in ran.stderr
+    assert f"Warning: worker one cannot run waiting task {task_id}.\n" in ran.stderr
     assert "Warning: worker one is blocked by an actor, for 12.5 s.\n" in ran.stderr
     assert [task_id] == document["unhandled"]
+
+
+def test_of_many_tasks_that_a_worker_cannot_run_three_are_named(store: Store) -> None:
+    announce(store, "one", unhandled={"count": 60, "ids": [f"task-{at}" for at in range(10)]}, per_minute=1)
+
+    ran = store.jotty("status")
+
+    assert "worker one cannot run 60 waiting tasks, like task-0, task-1, task-2.\n" in ran.stderr
+    assert "1 task ended with these workers" in ran.stderr
+
+
+def test_a_lane_whose_tasks_are_only_scheduled_has_no_age_and_misses_no_worker(store: Store) -> None:
+    store.enqueue(NewTask("a", delay=3600))
+
+    ran = store.jotty("status")
+
+    assert [["lane", "pending", "oldest ready", "workers"], ["default", "1", "", "0"]] == rows(ran.stdout)
+    assert "" == ran.stderr
 
 
 def test_a_task_whose_worker_was_lost_is_pointed_out(store: Store) -> None:
@@ -128,7 +146,7 @@ def test_where_workers_cannot_announce_themselves_none_is_missed(
     ran = store.jotty("status")
     document = store.read("status")
 
-    assert ["lane", "pending", "oldest pending"] == rows(ran.stdout)[0]
+    assert ["lane", "pending", "oldest ready"] == rows(ran.stdout)[0]
     assert "" == ran.stderr
     assert (None, None, []) == (document["workers"], document["per_minute"], document["unserved"])
 

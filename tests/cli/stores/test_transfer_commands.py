@@ -93,27 +93,47 @@ def test_tasks_that_are_there_are_left_and_counted(store: Store, exported: Expor
     tried = store.read("import", path, "--dry-run")
     ran = store.jotty("import", path)
 
-    assert {"imported": 1, "left": 1, "dry_run": True} == tried
+    assert {"imported": 1, "left": 1, "refused": 0, "dry_run": True} == tried
     assert (0, "1 imported\n") == (ran.exit_code, ran.stdout)
     assert "1 was there already" in ran.stderr
     assert ["cancelled", "pending"] == store.states(*ids)
 
 
-def test_a_broken_line_is_named_and_what_stands_in_others_can_be_imported_when_it_is_mended(
-    store: Store, new: Store, exported: Exported
-) -> None:
-    ids = store.enqueue(NewTask("a"), NewTask("b"))
-    first, second = store.jotty("export").stdout.splitlines()
+def test_broken_lines_are_named_and_the_others_imported(store: Store, new: Store, exported: Exported) -> None:
+    ids = store.enqueue(NewTask("a"), NewTask("b"), NewTask("c"))
+    lines = store.jotty("export").stdout.splitlines()
+    newer = json.dumps({**json.loads(lines[2]), "jotty": 9})
+    file = str(exported("\n".join(["{broken", lines[0], newer, lines[1][:-1], ""])))
 
-    broken = new.jotty("import", str(exported(f"{first}\n{second[:-1]}\n")))
-    mended = new.jotty("import", str(exported(f"{first}\n\n{second}\n")))
+    tried = store.jotty("import", file, "--dry-run")
+    broken = new.jotty("import", file)
+    mended = new.jotty("import", str(exported("\n".join([*lines, ""]))))
 
-    assert (1, "") == (broken.exit_code, broken.stdout)
-    assert broken.stderr.startswith("Error: line 2 is no JSON")
-    assert "import the file again" in broken.stderr
+    assert (1, "0 would be imported\n") == (tried.exit_code, tried.stdout)
+    assert (1, "1 imported\n") == (broken.exit_code, broken.stdout)
+    named = [line.split(":")[1].split()[:2] for line in broken.stderr.splitlines()[:3]]
+    assert [["line", "1"], ["line", "3"], ["line", "4"]] == named
+    assert "3 lines refused. Mend them, and import the file again" in broken.stderr
+    assert "3 lines would be refused." in tried.stderr
     assert "Traceback" not in broken.stderr
-    assert 0 == mended.exit_code
-    assert ["pending", "pending"] == new.states(*ids)
+    assert (0, "2 imported\n") == (mended.exit_code, mended.stdout)
+    assert ["pending"] * 3 == new.states(*ids)
+
+
+def test_of_very_many_broken_lines_the_first_are_named_and_all_counted(
+    store: Store, exported: Exported
+) -> None:
+    store.enqueue(NewTask("a"))
+    good = store.jotty("export").stdout
+    file = str(exported("{broken\n" * 500 + good))
+
+    ran = store.jotty("import", file)
+    told = store.jotty("import", file, "--json")
+
+    assert 20 == ran.stderr.count("is no JSON")
+    assert "500 lines, of which the first 20 are named here, refused." in ran.stderr
+    assert {"imported": 0, "left": 1, "refused": 500, "dry_run": False} == json.loads(told.stdout)
+    assert (1, 1) == (ran.exit_code, told.exit_code)
 
 
 def test_a_trial_creates_no_store(store: Store, new: Store, exported: Exported, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,9 +12,17 @@ import attrs
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from jotty.core.queue import journal, settlement
+from jotty.core.queue.forked import end_if_forked
 from jotty.core.queue.payload import ROOM
 from jotty.core.queue.task import Task
-from jotty.errors import ActorError, GraphError, MaxIterationsExceeded, PayloadError, StoreCorrupt, Unhandled
+from jotty.errors import (
+    ActorError,
+    GraphError,
+    MaxIterationsExceeded,
+    PayloadError,
+    StoreCorrupt,
+    Unhandled,
+)
 
 if TYPE_CHECKING:
     from jotty.core.queue.clock import Clock
@@ -86,6 +95,7 @@ class Handling:
         self._clock = clock
         self._random = random
         self._unhandled = unhandled
+        self._home = os.getpid()
         self.interrupt: KeyboardInterrupt | None = None
 
     async def settlement_of(self, held: Held) -> Settlement | None:
@@ -111,6 +121,15 @@ class Handling:
         return self._stopped(held)
 
     async def _call(self, task: Task) -> Any:
+        try:
+            value = await self._called(task)
+        except BaseException as error:
+            end_if_forked(self._home, error)
+            raise
+        end_if_forked(self._home)
+        return value
+
+    async def _called(self, task: Task) -> Any:
         if task.head.timeout is None:
             return await self._handler(task)
         with self._clock.timeout(task.timeout):

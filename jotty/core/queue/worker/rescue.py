@@ -48,6 +48,7 @@ class Rescue:
         self._until: float | None = None
         self._is_told: anyio.Event | None = None
         self._is_answered = False
+        self._is_failing = False
 
     def stop_after(self, grace: float) -> None:
         """Have what is held then released, if the loop doesn't; from any thread, and the earliest counts."""
@@ -72,7 +73,7 @@ class Rescue:
                     await self._release(await store())
                     self._on_released()
                 except QueueError as failure:
-                    logger.warning("%d tasks could not be released: %s", len(self._held), failure)
+                    self._tell(failure)
             await clock.sleep(LOOK_AGAIN)
 
     async def _loop_answers(self, clock: Clock) -> bool:
@@ -85,6 +86,11 @@ class Rescue:
 
     def _answer(self) -> None:
         self._is_answered = True
+
+    def _tell(self, failure: QueueError) -> None:
+        level = logging.DEBUG if self._is_failing else logging.WARNING
+        logger.log(level, "%d tasks could not be given back, trying again: %s", len(self._held), failure)
+        self._is_failing = True
 
     async def _release(self, backend: QueueBackend) -> None:
         leases = dict(self._held)

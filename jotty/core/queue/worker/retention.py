@@ -84,7 +84,15 @@ class Retention:
             if is_more:
                 await clock.sleep(PAUSE)
         if deleted:
-            logger.info("Deleted %d tasks that ended more than %s ago.", deleted, self._keep)
+            tasks = "1 task" if deleted == 1 else f"{deleted} tasks"
+            logger.info("Deleted %s that ended more than %s ago.", tasks, _told(self._keep))
+
+
+def _told(age: timedelta) -> str:
+    """Return an age in the largest unit of which it is a whole number, as it may be given to the command."""
+    seconds = age.total_seconds()
+    units = ((86_400, "d"), (3_600, "h"), (60, "m"))
+    return next((f"{seconds / size:g}{unit}" for size, unit in units if not seconds % size), f"{seconds:g}s")
 
 
 async def _delete_batch(backend: QueueBackend, before: int) -> tuple[int, int]:

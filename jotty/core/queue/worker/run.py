@@ -18,6 +18,7 @@ from jotty.errors import QueueError, SchemaError, StorageError, StoreCorrupt
 from .attendants import Attendants
 from .cancels import hear_of_cancels
 from .crew import Crew
+from .endings import log_end, log_left
 from .handling import Handler, Handling, Held
 from .outage import Outage
 
@@ -105,6 +106,11 @@ class WorkerRun:
         """The tasks that run here now."""
         return tuple(held.task for held in self._held.values())
 
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """The ids of the tasks whose leases are held now; from any thread."""
+        return tuple(self._keeper.held)
+
     async def work(self) -> int:
         """Work until there is nothing left to do or `stop`, and return how many tasks ended here."""
         async with anyio.create_task_group() as keepers:
@@ -116,6 +122,7 @@ class WorkerRun:
                 self._error = self._error or error
             finally:
                 self._keeper.stop()
+        self._unhandled.tell()
         if self._error is not None:
             raise self._error
         return self._attendants.tally.total
@@ -250,11 +257,16 @@ class WorkerRun:
         if turn.claimed or not all(isinstance(end, StorageError) for end in turn.settled):
             self._outage.over()
         self._note(settlements, turn.settled)
+        self._attendants.tally.add(len(turn.failed))
+        for task in turn.failed:
+            log_end(task)
         return turn
 
     async def _back_off(self, failure: StorageError) -> None:
         self._failed_at = self._clock.now()
         wait = self._outage.failed(failure)
+        if self._stop_at is not None and self._stop_at > self._failed_at:
+            wait = min(wait, (self._stop_at - self._failed_at) / MICROSECONDS)
         with anyio.CancelScope() as self._idle:
             await self._clock.sleep(wait)
         self._idle = None
@@ -276,7 +288,7 @@ class WorkerRun:
                 continue  # it was told of once, and is not waited for
             if head.status is TaskStatus.PENDING:
                 self._retries_until = max(self._retries_until, head.run_at)
-            _log_end(end)
+            log_end(end)
         self._attendants.tally.add(ended)
 
     def _start(self, claimed: Sequence[Task], crew: Crew[Held]) -> None:
@@ -333,11 +345,23 @@ class WorkerRun:
         self._is_quiet = not any(counts.get((lane, TaskStatus.IN_PROGRESS)) for lane in self._settings.lanes)
         if self._is_quiet and not was_quiet:
             self._has_news = True  # once more: a task may have come back between the claim and the count
-        return self._is_quiet and was_quiet
+        return self._is_quiet and was_quiet and not await self._waits_for_others()
+
+    async def _waits_for_others(self) -> bool:
+        """Whether a task is about to come back that another worker could not run, and this one may."""
+        backend = self._queue.backend
+        comes_at = await self._unhandled.first_of_others(backend, self._settings.lanes)
+        if comes_at is None:
+            return False
+        self._retries_until = max(self._retries_until, comes_at)
+        self._is_quiet = False
+        return True
 
     def _is_given_up(self) -> bool:
-        """Whether the store has not answered until after the grace time: leases must expire by themselves."""
-        return self._stop_at is not None and self._clock.now() > self._stop_at and not self._held
+        """Whether a store that does not answer is waited for no longer: leases must expire by themselves."""
+        if self._stop_at is None or self._held:
+            return False
+        return not self._settlements or self._clock.now() >= self._stop_at
 
     async def _reap_if_due(self, next_at: float | None, *, is_known: bool) -> None:
         """Make what moves are due, each second; or at once where a claim has seen that there are some.
@@ -403,30 +427,17 @@ class WorkerRun:
     # Stopping
 
     async def _settle_last(self) -> None:
-        """Give back what ran when this worker was cancelled; what cannot be within a few seconds expires."""
+        """Give back what is left; what cannot be within a few seconds expires, and is named."""
+        cause = "the store does not answer"
         with anyio.CancelScope(shield=True), self._clock.timeout(LAST_WORDS):
             settlements, self._settlements = self._settlements, []
             try:
-                turn = await self._queue.turn(
-                    settlements,
-                    worker=self._settings.worker,
-                    lanes=self._settings.lanes,
-                    limit=0,
-                    lease_timeout=1.0,
-                )
+                await self._turn(settlements, limit=0)
+                cause = str(self._trouble)
             except QueueError as failure:
-                logger.warning("%d tasks could not be released: %s", len(settlements), failure)
-            else:
-                self._note(settlements, turn.settled)
-
-
-def _log_end(task: Task) -> None:
-    """Tell what became of a task: with the reason, where it is not what one hopes for."""
-    head, error = task.head, task.error
-    if error and head.status is TaskStatus.FAILED:
-        logger.warning("Task %s is failed: %s: %s", head.id, error.get("type"), error.get("message"))
-    elif error and head.status is TaskStatus.PENDING and head.attempt:
-        reason = error.get("type"), error.get("message")
-        logger.warning("Task %s is to be tried again: %s: %s", head.id, *reason)
-    else:
-        logger.info("Task %s is %s.", head.id, head.status)
+                cause = str(failure)
+        if left := log_left(self._settlements, cause):
+            tasks = "1 task" if left == 1 else f"{left} tasks"
+            self._error = self._error or StorageError(
+                self._queue.url, f"{tasks} could not be given back when the worker stopped."
+            )
