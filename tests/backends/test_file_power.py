@@ -245,3 +245,19 @@ async def test_whatever_sync_fails_all_that_is_acknowledged_survives_the_loss_of
 
     assert refusals.total() > 40
     assert min(refusals[1], refusals[2]) > 0
+
+
+async def test_a_claim_whose_sync_was_refused_is_given_back(tmp_path: Path, disk: Disk) -> None:
+    """Nobody has been given the task; it must not wait for its lease, nor lose an attempt."""
+    path = tmp_path / "tasks"
+    backend = await opened(path)
+    await backend.insert([Record(Head(id="task", max_attempts=1), b"{}")])
+    refused = iter([True])
+    disk.fails = lambda name: name.endswith("tasks.log") and next(refused, False)
+    with pytest.raises(StorageError):
+        await backend.claim(ClaimRequest(("default",), 1, "w", 30_000_000))
+    claimed = await backend.claim(ClaimRequest(("default",), 1, "v", 30_000_000))
+    await backend.aclose()
+
+    (again,) = claimed.records
+    assert (1, 2) == (again.head.attempt, again.head.lease)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any, Self
+from typing import Self
 
 import anyio
 import pytest
@@ -115,11 +115,11 @@ async def test_a_cancelled_call_ends_cancelled_though_the_store_is_gone(
 
 
 async def _cancelled_while_begun(store: Store) -> None:
-    def make_up(_: str) -> Operation[list[str], Any]:
-        return doing("given back")
+    def undo(done: list[str], _: str) -> None:
+        done.append("given back")
 
     with anyio.move_on_after(0.02) as scope:
-        await store.inbox.perform(doing("taken"), make_up=make_up)
+        await store.inbox.take(doing("taken").step, undo=undo)
     assert scope.cancelled_caught
 
 

@@ -156,7 +156,7 @@ class Tables(Transaction):
         now = self.now()
         for record in claimed.records:
             now_stored = self._find(record.head.id, _BY_ID)
-            if now_stored and _is_held(now_stored.head, record.head.lease):
+            if now_stored and lifecycle.is_same_claim(now_stored.head, record.head):
                 head = now_stored.head
                 self.swap([change(head, lifecycle.released(head, now))])
 

@@ -34,6 +34,7 @@ __all__ = [
     "fired",
     "inserted",
     "is_fired_by",
+    "is_same_claim",
     "needs_edges",
     "parked",
     "postponed",
@@ -106,6 +107,18 @@ def claimed(head: Head, *, worker: str, now: int, lease_us: int) -> Head:
         started_at=now,
         lease_until=until,
         due=until,
+    )
+
+
+def is_same_claim(head: Head, claimed: Head) -> bool:
+    """Whether a task is still held by the claim that made `claimed`.
+
+    The lease alone does not tell where that claim may have come to nothing: the next has the same number.
+    """
+    return head.status is S.IN_PROGRESS and (head.lease, head.worker, head.started_at) == (
+        claimed.lease,
+        claimed.worker,
+        claimed.started_at,
     )
 
 

@@ -31,6 +31,7 @@ class Operation(Generic[S, T]):
         step: What to do with the store.
         patience: Seconds that the thread may try to begin it.
         loop: Where the caller waits, if that is known already.
+        undo: What makes up for the step, given its result, where its caller cannot be told of that.
 
     Attributes:
         patience: As above.
@@ -41,12 +42,20 @@ class Operation(Generic[S, T]):
         error: What the step raised; None if it did not.
     """
 
-    __slots__ = ("_result", "deadline", "done", "error", "loop", "patience", "step")
+    __slots__ = ("_result", "_undo", "deadline", "done", "error", "loop", "patience", "step")
 
     _result: T
 
-    def __init__(self, step: Callable[[S], T], patience: float = 0.0, loop: EventLoop | None = None) -> None:
+    def __init__(
+        self,
+        step: Callable[[S], T],
+        patience: float = 0.0,
+        *,
+        loop: EventLoop | None = None,
+        undo: Callable[[S, T], None] | None = None,
+    ) -> None:
         self.step = step
+        self._undo = undo
         self.patience = patience
         self.deadline: float | None = None
         self.loop = loop or EventLoop()
@@ -63,6 +72,13 @@ class Operation(Generic[S, T]):
         if self.error is not None:
             raise self.error
         return self._result
+
+    def making_up(self) -> Operation[S, None] | None:
+        """Return what undoes this, whose result nobody gets; None where there is nothing to undo."""
+        if self._undo is None or not hasattr(self, "_result"):
+            return None
+        undo, result = self._undo, self._result
+        return Operation(lambda store: undo(store, result), self.patience, loop=self.loop)
 
     async def see_through(self) -> None:
         """Wait for the outcome, whoever cancels."""
@@ -121,20 +137,14 @@ class Inbox(Generic[S]):
         Args:
             step: What to do; run again from the start where a neighbour in its group failed.
             writes: Whether it needs the right to write.
-            undo: What makes up for a step whose caller was cancelled meanwhile.
+            undo: What makes up for a step whose caller was cancelled meanwhile, or cannot be told its result.
 
         Raises:
             StorageError: The store failed, or the step could not begin in time.
             QueueClosed: It was closed.
         """
-        operation = Operation(step, self._patience, self._current_loop())
-        if undo is None:
-            return await self.perform(operation, writes=writes)
-
-        def make_up(result: T) -> Operation[S, None]:
-            return Operation(lambda store: undo(store, result), self._patience)
-
-        return await self.perform(operation, writes=writes, make_up=make_up)
+        operation = Operation(step, self._patience, loop=self._current_loop(), undo=undo)
+        return await self.perform(operation, writes=writes)
 
     def _current_loop(self) -> EventLoop:
         """Return the running event loop, most often the one of the last call."""
@@ -156,21 +166,15 @@ class Inbox(Generic[S]):
             with self._guard:
                 self._watchers -= 1
 
-    async def perform(
-        self,
-        operation: Operation[S, T],
-        *,
-        writes: bool = True,
-        make_up: Callable[[T], Operation[S, Any]] | None = None,
-    ) -> T:
+    async def perform(self, operation: Operation[S, T], *, writes: bool = True) -> T:
         """Return or raise what a step does.
 
-        If this is cancelled, a step that has not begun never will; one that has is awaited to its end.
+        If this is cancelled, a step that has not begun never will; one that has is awaited to its end, and
+        undone.
 
         Args:
             operation: The step; run again from the start where a neighbour in its group failed.
             writes: Whether it needs the right to write.
-            make_up: From its result, what makes up for a step whose caller was cancelled meanwhile.
         """
         self.submit(operation, writes=writes)
         try:
@@ -178,8 +182,8 @@ class Inbox(Generic[S]):
         except anyio.get_cancelled_exc_class():
             if not self._withdraw(operation):
                 await operation.see_through()
-                if make_up and operation.error is None:
-                    await self._make_up(make_up(operation.outcome()))
+                if operation.error is None and (back := operation.making_up()):
+                    await self._make_up(back)
             raise
         except BaseException:  # Ctrl-C, or the coroutine is being closed and cannot wait
             self._withdraw(operation)
@@ -228,6 +232,13 @@ class Inbox(Generic[S]):
             self._news.release()
 
     # For the thread
+
+    def undo(self, operations: Iterable[Operation[S, Any]]) -> None:
+        """Have undone what was done, though its callers are told that it failed."""
+        with self._guard:
+            for operation in operations:
+                if back := operation.making_up():
+                    self._writes[back] = None
 
     def sleep(self, seconds: float | None) -> None:
         """Return at the next `wake`, at once if there was one since the last time, or after the seconds."""

@@ -93,7 +93,7 @@ class LoggedState(QueueState):
         """Release what a claim took whose caller is gone, and who still has it."""
         for record in claimed.records:
             head = self._heads.get(record.head.id)
-            if head and head.lease == record.head.lease and head.status == "in_progress":
+            if head and lifecycle.is_same_claim(head, record.head):
                 self.swap([change(head, lifecycle.released(head, now))], now)
 
     def append(self, task_id: str, lease: int, entries: Sequence[bytes]) -> int:
