@@ -294,7 +294,8 @@ class FileContents(Contents):
         except FileNotFoundError:
             if not self.is_certain:
                 raise Vanished from None
-            logger.warning("%s: %s is missing, which held the %s of task %s.", self._url, name, kind, head.id)
+            told = "%s: %s is missing, which held the %s of task %s. Restore it, or delete the task."
+            logger.warning(told, self._url, name, kind, head.id)
             return DAMAGED
         except OSError as refusal:
             if refusal.errno in _NO_FILE:

@@ -33,7 +33,7 @@ class Transaction:
     """A connection, and what a transaction on it gathers.
 
     Counts and the last seq are rows that every change moves: they are written once a transaction. Rows that
-    nothing has asked for yet are written together, which takes half as long as one by one.
+    nothing has asked for yet are written together.
 
     Args:
         connection: In autocommit mode; used by one thread, which closes it here.

@@ -107,7 +107,7 @@ class Inbox(Generic[S]):
         self._writes: dict[Operation[S, Any], None] = {}
         self._waking: object = None
         self._ending: Exception | None = None
-        # held while there is no news: a sixth of the latency of a Condition, whose lock both sides would want
+        # held while there is no news; far quicker than a Condition, whose own lock both sides would want
         self._news = threading.Lock()
         self._news.acquire()
         self._generation = generation()

@@ -126,7 +126,7 @@ class Log(ABC):
         return False
 
     def has_grown(self, position: Any) -> bool:
-        """Take a cheap look whether another has appended; called every 5 ms while somebody waits."""
+        """Take a cheap look whether another has appended; called each 10 ms while somebody waits."""
         return bool(self.read_since(position).lines)
 
     def contents(self) -> Contents:
