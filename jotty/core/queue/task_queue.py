@@ -393,6 +393,8 @@ class TaskQueue(QueueClient):
         return failed
 
     async def _followed(self, what: Settlement, first: Swapped | None) -> Task | QueueError:
+        if first and first.outcome is Outcome.OK and first.record and not _is_followed(first):
+            return _with(what.task, first.record)  # without a coroutine for each of many
         try:
             return await self._settled(what, first)
         except StorageError as failure:
@@ -425,7 +427,8 @@ class TaskQueue(QueueClient):
         record = swapped.record
         if record is None or not (swapped.outcome is Outcome.OK or what.is_done(record.head)):
             return LeaseLost(what.task.id, what.task.lease)
-        await self._drain(swapped)
+        if _is_followed(swapped):
+            await self._drain(swapped)
         return _with(what.task, record)
 
     def _seconds_until(self, instant: int | None) -> float | None:
@@ -493,6 +496,11 @@ def _with(task: Task, record: Record) -> Task:
         headers=task.headers,
         **_readable_outcome(record),
     )
+
+
+def _is_followed(swapped: Swapped) -> bool:
+    """Whether policy must look at something after a swap."""
+    return bool(swapped.fired or (swapped.record and swapped.record.head.due == 0))
 
 
 def _readable_outcome(record: Record) -> dict[str, Any]:
