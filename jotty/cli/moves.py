@@ -11,7 +11,7 @@ import typer
 from anyio import to_thread
 
 from jotty.core.queue import LIVE, TaskStatus
-from jotty.errors import InvalidState, KeyInUse, TaskNotFound
+from jotty.errors import InvalidState, KeyInUse, StoreCorrupt, TaskNotFound
 
 from .failing import CommandError, ExitCode, UsageError, perform
 from .options import AsJson, Debug, QueueUrl  # noqa: TC001 - typer reads them from the signatures
@@ -120,12 +120,12 @@ def cancel(
 
 async def _cancel(queue: TaskQueue, task_id: str) -> _Moved:
     was_live = await queue.cancel(task_id)
-    task = await queue.get(task_id)
-    if task is None:
+    record = (await queue.backend.get([task_id], payload=False))[0]  # be the payload damaged or not
+    if record is None:
         raise TaskNotFound(task_id)
     if not was_live:
-        raise CommandError(f"Task {task_id} is {task.status} already.")
-    return _moved(task)
+        raise CommandError(f"Task {task_id} is {record.head.status} already.")
+    return _moved(record.head)
 
 
 def retry(
@@ -299,7 +299,7 @@ async def _move_all(order: _Order, queue: TaskQueue, ids: Sequence[str]) -> Exit
         try:
             with answering(queue.url):
                 moved.append(await order.move(queue, task_id))
-        except (CommandError, InvalidState, KeyInUse, TaskNotFound) as error:
+        except (CommandError, InvalidState, KeyInUse, StoreCorrupt, TaskNotFound) as error:
             if len(order.ids) == 1:
                 raise
             failed[task_id] = error

@@ -74,7 +74,8 @@ def import_tasks(
     *,
     queue: QueueUrl = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only check the lines and count; makes no store, either.")
+        bool,
+        typer.Option("--dry-run", help="Only check the lines, and count; the store must be there."),
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,

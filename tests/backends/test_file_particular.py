@@ -21,6 +21,8 @@ from jotty.core.queue import (
     Query,
     Record,
     TaskStatus,
+    export_tasks,
+    import_tasks,
     lifecycle,
     points,
 )
@@ -462,3 +464,21 @@ async def test_a_task_that_was_deleted_just_now_is_not_taken_for_damaged(
     assert there is not None
     assert b"{}" == there.payload
     assert [] == caplog.records
+
+
+async def test_a_journal_is_read_right_though_its_task_was_deleted_and_has_come_back(tmp_path: Path) -> None:
+    async with FileTaskQueue(tmp_path / "tasks") as queue:
+        task = await queue.enqueue("goal")
+        (held,) = await queue.claim(worker="w")
+        await queue.record(held, [{"kind": "step"} for _ in range(5)])
+        await queue.complete(held)
+        before = [entry async for entry in queue.events(task.id, follow=False)]
+        (document,) = [one async for one in export_tasks(queue)]
+        await queue.delete(task.id)
+        document["journal"][0]["longer"] = "than it was"
+        await import_tasks(queue, [document])
+        after = [entry.number async for entry in queue.events(task.id, 3, follow=False)]
+        last = [entry.number async for entry in queue.events(task.id, len(before) - 1, follow=False)]
+
+    assert [entry.number for entry in before[3:]] == after
+    assert [len(before)] == last

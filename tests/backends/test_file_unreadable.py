@@ -397,7 +397,7 @@ async def test_a_worker_gets_over_files_that_it_may_not_read(path: Path, refusal
         refusal.paths.clear()
         ends = [(await kinds(queue, task))[-1][1] for task in tasks]
 
-        assert 2 == ended
+        assert 3 == ended
         assert [S.FAILED, S.FAILED, S.COMPLETED] == states
         assert ["end"] * 3 == ends
 
@@ -425,6 +425,39 @@ async def test_a_run_whose_journal_cannot_be_written_fails_and_is_not_tried_agai
 
         assert (task_id, S.FAILED, [1]) == (task.id, task.status, runs)
         assert "StoreCorrupt" == (task.error or {})["type"]
+
+
+async def test_a_task_runs_whose_earlier_error_cannot_be_read(path: Path, refusal: Refusal) -> None:
+    async with FileTaskQueue(path) as queue:
+        task = await queue.enqueue("goal")
+        await queue.fail(await claimed(queue), "once", delay=0)
+        refusal.paths.add(file_of(path, task, "outcome"))
+        again = await claimed(queue)
+        refusal.paths.clear()
+        done = await queue.complete(again, "done")
+
+        assert ("goal", None, "done") == (again.goal, again.error, done.result)
+
+
+@pytest.mark.parametrize("move", ["retry", "accept", "reprioritise", "answer"])
+async def test_a_client_is_told_of_its_move_though_the_payload_is_damaged(path: Path, move: str) -> None:
+    async with FileTaskQueue(path) as queue:
+        task = await queue.enqueue("goal", status="backlog")
+        if move == "retry":
+            await queue.cancel(task.id)
+        file_of(path, task, "payload").write_bytes(b"garbage")
+        moves: dict[str, Callable[[], Any]] = {
+            "retry": lambda: queue.retry(task.id),
+            "accept": lambda: queue.accept(task.id),
+            "reprioritise": lambda: queue.reprioritise(task.id, 1),
+            "answer": lambda: queue.answer(task.id, "question", 1),
+        }
+        moved = await moves[move]()
+        (stored,) = await queue.backend.get([task.id], payload=False)
+
+        assert stored is not None
+        assert stored.head == moved.head
+        assert "StoreCorrupt" == (moved.error or {})["type"]
 
 
 @pytest.mark.parametrize("settle", ["release", "park", "fail"])

@@ -54,6 +54,16 @@ async def test_what_is_only_scheduled_is_not_old(monkeypatch: pytest.MonkeyPatch
     assert ready.status is TaskStatus.PENDING
 
 
+async def test_a_task_of_a_later_page_may_have_waited_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE", 2)
+    clock = VirtualClock()
+    queue = MemoryTaskQueue(clock=clock)
+    await queue.enqueue_many([NewTask("soon", delay=9), NewTask("soon", delay=9), NewTask("now")])
+    await clock.advance(10)
+
+    assert {"default": 10.0} == (await queue.stats()).oldest
+
+
 async def test_the_age_of_a_task_that_was_tried_begins_when_it_can_be_tried_again() -> None:
     clock = VirtualClock()
     queue = MemoryTaskQueue(clock=clock)

@@ -160,6 +160,7 @@ class FileContents(Contents):
 
     def forget(self, head: Head, undo: list[Callable[[], object]]) -> None:
         """Have the files removed as soon as the log says so."""
+        self._places.pop(head.id, None)
         noted = self._noted.pop(head.id, NEW)
         self._forgotten.append((head, noted))
         undo += [partial(self._note, head.id, noted), self._forgotten.pop]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from jotty.errors import InvalidState, KeyInUse
+from jotty.errors import InvalidState, KeyInUse, TaskNotFound
 
 from . import journal, lifecycle
 from .backend import Outcome, Query, Swapped
@@ -66,7 +66,7 @@ class QueueClient(QueueReader):
             lambda head, parents, _: lifecycle.retried(head, parents),
             lambda now: journal.client_call("retry", now),
         )
-        return await self._existing(id)
+        return await self._moved(id)
 
     async def accept(self, id: str, *, run: bool = True) -> Task:  # noqa: A002
         """Let a suggested or backlog task run; without `run`, only move a suggested one to the backlog.
@@ -80,7 +80,7 @@ class QueueClient(QueueReader):
             lambda head, parents, _: lifecycle.accepted(head, parents, run=run),
             lambda now: journal.client_call("accept", now, run=run),
         )
-        return await self._existing(id)
+        return await self._moved(id)
 
     async def reprioritise(self, id: str, priority: int) -> Task:  # noqa: A002
         """Give a live task another priority, from 1 (most urgent) to 5.
@@ -96,7 +96,7 @@ class QueueClient(QueueReader):
             lambda head, _, __: lifecycle.reprioritised(head, priority),
             lambda now: journal.client_call("reprioritise", now, priority=priority),
         )
-        return await self._existing(id)
+        return await self._moved(id)
 
     async def answer(self, id: str, key: str, value: Any) -> Task:  # noqa: A002
         """Answer a question of a live task, asked or yet to be asked; one that waits for it is pending again.
@@ -115,7 +115,7 @@ class QueueClient(QueueReader):
             lambda head, _, __: lifecycle.answered(head, key),
             lambda now: journal.answer(key, value, now, self.max_payload),
         )
-        return await self._existing(id)
+        return await self._moved(id)
 
     async def delete(self, id: str) -> bool:  # noqa: A002
         """Delete a task that is over, with its journal; False if there is none with this id.
@@ -174,6 +174,13 @@ class QueueClient(QueueReader):
             if swapped.outcome is Outcome.OK and swapped.record:
                 await self._drain(swapped)
                 return swapped.record.head, True
+
+    async def _moved(self, task_id: str) -> Task:
+        """Return a task that was moved; be it damaged, it was moved all the same."""
+        record = (await self.backend.get([task_id]))[0]
+        if record is None:
+            raise TaskNotFound(task_id)
+        return self._shown(record)
 
     async def _drain(self, swapped: Swapped) -> None:
         """Have policy look at what a swap fired, and at the task itself if it became due by it."""

@@ -40,9 +40,10 @@ class Operation(Generic[S, T]):
         loop: Where the caller waits.
         done: Set there once the outcome is here.
         error: What the step raised; None if it did not.
+        is_making_up: Whether it undoes another, and nobody may be waiting for it.
     """
 
-    __slots__ = ("_result", "_undo", "deadline", "done", "error", "loop", "patience", "step")
+    __slots__ = ("_result", "_undo", "deadline", "done", "error", "is_making_up", "loop", "patience", "step")
 
     _result: T
 
@@ -56,6 +57,7 @@ class Operation(Generic[S, T]):
     ) -> None:
         self.step = step
         self._undo = undo
+        self.is_making_up = False
         self.patience = patience
         self.deadline: float | None = None
         self.loop = loop or EventLoop()
@@ -78,7 +80,9 @@ class Operation(Generic[S, T]):
         if self._undo is None or not hasattr(self, "_result"):
             return None
         undo, result = self._undo, self._result
-        return Operation(lambda store: undo(store, result), self.patience, loop=self.loop)
+        back: Operation[S, None] = Operation(lambda store: undo(store, result), self.patience, loop=self.loop)
+        back.is_making_up = True
+        return back
 
     async def see_through(self) -> None:
         """Wait for the outcome, whoever cancels."""
@@ -194,10 +198,10 @@ class Inbox(Generic[S]):
         """Have this done, whoever cancels; its failure is no error of the caller, who is being cancelled."""
         try:
             self.submit(back)
-            await back.see_through()
-            back.outcome()
         except QueueError as failure:
-            logger.warning("What a cancelled call took cannot be given back, and will expire: %s", failure)
+            _tell_of_expiry(failure)
+        else:
+            await back.see_through()
 
     def submit(self, operation: Operation[S, Any], *, writes: bool = True) -> None:
         """Put an operation where the thread finds it; on its event loop.
@@ -234,11 +238,10 @@ class Inbox(Generic[S]):
     # For the thread
 
     def undo(self, operations: Iterable[Operation[S, Any]]) -> None:
-        """Have undone what was done, though its callers are told that it failed."""
+        """Have undone what was done, though its callers are told that it failed; before all that waits."""
+        backs = [back for operation in operations if (back := operation.making_up())]
         with self._guard:
-            for operation in operations:
-                if back := operation.making_up():
-                    self._writes[back] = None
+            self._writes = dict.fromkeys(backs) | self._writes
 
     def sleep(self, seconds: float | None) -> None:
         """Return at the next `wake`, at once if there was one since the last time, or after the seconds."""
@@ -293,9 +296,15 @@ def deliver(operations: Iterable[Operation[Any, Any]]) -> None:
     """Tell the callers, with one call into each of their event loops."""
     by_loop: dict[object, list[Operation[Any, Any]]] = {}
     for operation in operations:
+        if operation.is_making_up and operation.error is not None:
+            _tell_of_expiry(operation.error)
         by_loop.setdefault(operation.loop.native, []).append(operation)
     for finished in by_loop.values():
         finished[0].loop.call_soon(_set, finished)
+
+
+def _tell_of_expiry(failure: Exception) -> None:
+    logger.warning("What a call took whose caller is gone cannot be given back, and will expire: %s", failure)
 
 
 def _set(operations: Iterable[Operation[Any, Any]]) -> None:

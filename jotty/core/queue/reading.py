@@ -168,18 +168,19 @@ class QueueReader:
         return QueueStats(lanes, {lane: age for lane, age in ages.items() if age is not None})
 
     async def _age_of_oldest(self, lane: str) -> float | None:
-        """Return how long a task of the lane has been ready, the first page that has one deciding."""
+        """Return how long the task of the lane has been ready that has been so for longest."""
+        longest = None
         query = Query(statuses=(TaskStatus.PENDING,), lane=lane, limit=PAGE)
         for _ in range(PAGES_OF_STATS):
             page = await self.backend.find(query)
             now = self.backend.now()
             since = [max(one.head.created_at, one.head.run_at) for one in page if one.head.run_at <= now]
             if since:
-                return max(now - min(since), 0) / MICROSECONDS
+                longest = max(longest or 0, (now - min(since)) / MICROSECONDS)
             if len(page) < query.limit:
-                return None
+                break
             query = attrs.evolve(query, after_seq=page[-1].head.seq)
-        return None
+        return longest
 
     async def workers(self) -> list[WorkerInfo]:
         """Return the workers that are there, by name: each tells of itself every ten seconds.
@@ -283,7 +284,8 @@ class QueueReader:
         try:
             return task_from(record)
         except (TypeError, ValueError) as error:
-            raise StoreCorrupt(self.url, f"the payload of task {record.head.id} is damaged.") from error
+            told = f"the payload or outcome of task {record.head.id} is damaged, or cannot be read."
+            raise StoreCorrupt(self.url, told) from error
 
     def _shown(self, record: Record) -> Task:
         """Return a record as a task, a damaged one without what is damaged: it must not hide the rest."""

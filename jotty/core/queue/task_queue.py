@@ -378,11 +378,20 @@ class TaskQueue(QueueClient):
         tasks, damaged = [], []
         for record in records:
             try:
-                tasks.append(self._task(record))
+                tasks.append(self._claimed(record))
             except StoreCorrupt as damage:
                 bare = Task(head=record.head)
                 damaged.append(settlement.failure(bare, damage, retry=False, delay=None, random=self._random))
         return tasks, damaged
+
+    def _claimed(self, record: Record) -> Task:
+        try:
+            return self._task(record)
+        except StoreCorrupt:
+            if record.outcome is None:
+                raise
+            # how an earlier attempt ended is no reason not to run
+            return self._task(attrs.evolve(record, outcome=None))
 
     async def _set_aside(self, damaged: Sequence[Settlement]) -> list[Task]:
         """Fail what is damaged, and return it."""

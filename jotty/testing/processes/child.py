@@ -130,7 +130,8 @@ class Child(Generic[Options]):
     def tell_enqueued(self, task: Task, since: int, *, is_new: bool = True) -> None:
         """Tell that storing this task was acknowledged."""
         head = task.head
-        delay = max(head.run_at - head.created_at, 0)
+        # of one that was read again after others had it, run_at is that of a later attempt
+        delay = 0 if head.lease else max(head.run_at - head.created_at, 0)
         self.history.tell(
             "enqueued",
             task.id,

@@ -7,6 +7,9 @@ import pytest
 from jotty.core.queue import NewTask, Ref, TaskStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from tests.cli.stores.conftest import Store
 
 GOALS = (NewTask("a"), NewTask("b"), NewTask("c"))
@@ -24,6 +27,22 @@ def test_several_tasks_are_cancelled_and_one_that_cannot_be_stops_no_other(store
     assert "'nobody'" in ran.stderr
     assert ran.stderr.endswith("2 cancelled, 2 not.\n")
     assert ["cancelled"] * 3 == store.states(first, second, third)
+
+
+@pytest.mark.parametrize("command", [["cancel", "--all"], ["retry", "--failed"]])
+def test_a_task_whose_payload_is_damaged_stops_no_other(
+    store_at: Callable[[str], Store], tmp_path: Path, command: list[str]
+) -> None:
+    store = store_at(f"file:///{tmp_path / 'store'}")
+    ids = store.enqueue(*GOALS) if command[0] == "cancel" else store.fail(*GOALS)
+    (payload,) = tmp_path.rglob(f"*{ids[0]}.payload.json")
+    payload.write_bytes(b"garbage")
+
+    ran = store.jotty(*command)
+    states = {head["id"]: head["status"] for head in store.read("list")}
+
+    assert 0 == ran.exit_code
+    assert dict.fromkeys(ids, "cancelled" if command[0] == "cancel" else "pending") == states
 
 
 def test_where_none_of_several_tasks_is_known_the_exit_code_says_so(store: Store) -> None:

@@ -35,7 +35,14 @@ class InDoubt(Exception):
     """The log failed for the `__cause__`, and nobody may try again as if nothing had happened.
 
     What was to be appended may be there, or what belongs to it may have lost its way to the disk.
+
+    Attributes:
+        is_void: Whether at least this is sure: nothing was appended, and all has been taken back.
     """
+
+    def __init__(self, *, is_void: bool = False) -> None:
+        super().__init__()
+        self.is_void = is_void
 
 
 class LogSession:
@@ -135,7 +142,7 @@ class LogSession:
             self.state.contents.flush()
         except (StorageError, OSError) as failure:
             self.state.take_back()
-            raise InDoubt from failure
+            raise InDoubt(is_void=True) from failure
 
     def _find_out(self, lines: Sequence[str], failure: Exception) -> None:
         """Look whether lines were appended for all that.

@@ -253,7 +253,8 @@ class LogWriter(Inbox["LoggedState"]):
                 self._attempt(operation, session.state)
             topics = session.commit()
         except InDoubt as doubt:
-            self.undo([operation for operation in batch if operation.error is None])
+            if not doubt.is_void:
+                self.undo([operation for operation in batch if operation.error is None])
             for operation in batch:
                 operation.error = self._told(doubt.__cause__ or doubt)
         except Exception as exc:  # noqa: BLE001 - its callers are told
