@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .background import enqueue, worker
+from .conformance import conformance
 from .looking import backends, graph
 from .moves import accept, cancel, delete, retry
 from .overview import status
@@ -62,3 +63,4 @@ app.command("export")(export_tasks)
 app.command("import")(import_tasks)
 app.command("graph")(graph)
 app.command("backends")(backends)
+app.command("conformance")(conformance)

@@ -42,6 +42,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     NOT_FOUND = 3
+    NONCONFORMING = 5
     UNREACHABLE = 75
     INTERRUPTED = 130
     TERMINATED = 143

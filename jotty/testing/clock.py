@@ -28,20 +28,28 @@ class VirtualClock:
     test within `autojump`, where it jumps to the next deadline whenever every
     other task waits.
 
+    Args:
+        start: Microseconds since the Unix epoch at which it begins.
+        idle: Seconds, at least, between two looks that are mere safety nets: a worker's for leases that have
+            ended, say. 0 leaves them as in real time; with 3600, weeks without news pass in a moment.
+
     Attributes:
         is_virtual: Always true.
     """
 
     is_virtual = True
 
-    def __init__(self, start: int = START) -> None:
+    def __init__(self, start: int = START, *, idle: float = 0.0) -> None:
         self._now = start
+        self._idle = idle
         self._wall_offset = 0
         self._alarms: list[tuple[int, int, Callable[[], object]]] = []
         self._order = 0
         self._live: set[int] = set()
         self._held = 0
         self._news = anyio.Event()
+        self._is_jumping = False
+        self._jumper_left = anyio.Event()
 
     def now(self) -> int:
         """Return microseconds since the Unix epoch."""
@@ -61,11 +69,11 @@ class VirtualClock:
             await checkpoint()
             return
         event = anyio.Event()
-        alarm = self._set(seconds, event.set)
+        drop = self.call_later(seconds, event.set)
         try:
             await event.wait()
         finally:
-            self._drop(alarm)
+            drop()
 
     @contextmanager
     def timeout(self, seconds: float | None) -> Iterator[anyio.CancelScope]:
@@ -77,11 +85,15 @@ class VirtualClock:
                 scope.cancel()
                 yield scope
             else:
-                alarm = self._set(seconds, scope.cancel)
+                drop = self.call_later(seconds, scope.cancel)
                 try:
                     yield scope
                 finally:
-                    self._drop(alarm)
+                    drop()
+
+    def every(self, seconds: float) -> float:
+        """Return these seconds, or `idle` where that is longer."""
+        return max(seconds, self._idle)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -91,6 +103,24 @@ class VirtualClock:
             yield
         finally:
             self._held -= 1
+
+    def skip(self, seconds: float) -> None:
+        """Let this much time pass at once, as while a machine is asleep: what falls due meanwhile is late."""
+        self._now += microseconds(seconds)
+        self._news.set()
+
+    def call_later(self, seconds: float, action: Callable[[], object]) -> Callable[[], None]:
+        """Have something done once the clock has been moved this far.
+
+        Args:
+            seconds: How far.
+            action: Called without waiting, before anyone else is woken who is due later.
+
+        Returns:
+            What calls it off; it may be called at any time.
+        """
+        alarm = self._set(seconds, action)
+        return lambda: self._live.discard(alarm)
 
     async def advance(self, seconds: float) -> None:
         """Let this much time pass, stopping at each deadline until all that it wakes has come to rest."""
@@ -103,22 +133,35 @@ class VirtualClock:
 
     @asynccontextmanager
     async def autojump(self) -> AsyncIterator[None]:
-        """Within this, jump to the next deadline whenever every other task waits."""
+        """Within this, jump to the next deadline whenever every other task waits; it may be nested."""
+        raised: Exception | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(self._jump_on)
             try:
                 yield
+            except Exception as error:  # noqa: BLE001 - raised below, as the group would wrap it
+                raised = error
             finally:
                 group.cancel_scope.cancel()
+        if raised is not None:
+            raise raised
 
     async def _jump_on(self) -> None:
-        while True:
-            await self._rest()
-            if (at := self._next()) is None:
-                self._news = anyio.Event()
-                await self._news.wait()
-            else:
-                self._ring(at)
+        # one at a time, since two would wait for each other to wait
+        while self._is_jumping:
+            await self._jumper_left.wait()
+        self._is_jumping, self._jumper_left = True, anyio.Event()
+        try:
+            while True:
+                await self._rest()
+                if (at := self._next()) is None:
+                    self._news = anyio.Event()
+                    await self._news.wait()
+                else:
+                    self._ring(at)
+        finally:
+            self._is_jumping = False
+            self._jumper_left.set()
 
     def _set(self, seconds: float, action: Callable[[], object]) -> int:
         self._order += 1
@@ -126,9 +169,6 @@ class VirtualClock:
         self._live.add(self._order)
         self._news.set()
         return self._order
-
-    def _drop(self, alarm: int) -> None:
-        self._live.discard(alarm)
 
     def _next(self) -> int | None:
         while self._alarms and self._alarms[0][1] not in self._live:

@@ -47,7 +47,7 @@ class Event:
     - `renewed`: a heartbeat was acknowledged (`lease_us`)
     - `started`: the work on the task begins
     - `effect`: the work does what others can see
-    - `settling`: a write begins that takes the task out of progress (`status`: the next one)
+    - `settling`: a write begins that takes the task out of progress (`status`: the next one, `attempt`)
     - `settled`: that write was acknowledged (`status`, `attempt`, `result`)
     - `recorded`: journal entries were acknowledged (`first`, `last`: their numbers)
     - `lost`: this process was told that the lease is not its any more
@@ -123,7 +123,11 @@ class History:
 
     def event(self, kind: str, task: str = "", lease: int = 0, **details: Any) -> Event:
         """Return an event that happens now, without telling it."""
-        return Event(now_us(), self.process, kind, task, lease, details)
+        return Event(self.now(), self.process, kind, task, lease, details)
+
+    def now(self) -> int:
+        """Return the time by the clock of its events, in microseconds."""
+        return now_us()
 
     def tell_all(self, events: Iterable[Event]) -> None:
         """Append events with one write."""

@@ -103,7 +103,9 @@ class Lease:
         attempt = self.first.details.get("attempt")
         if attempt is None:
             return any(event.details.get("status") not in TERMINAL for event in self.settled)
-        return any(event.details.get("attempt", attempt) < attempt for event in self.settled)
+        # also where the answer was lost: the write may have been taken
+        writes = (*self.settling, *self.settled)
+        return any(event.details.get("attempt", attempt) < attempt for event in writes)
 
 
 class Story:

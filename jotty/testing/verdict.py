@@ -112,6 +112,25 @@ def check_history(events: Iterable[Event], *, is_over: bool = True) -> Verdict:
     Args:
         events: The history, in any order; see `Event` for what is judged of it.
         is_over: Whether it tells of the end: each task that may be there has a `final` event.
+
+    The history may be your own: of whatever processes that share tasks, as long as each tells of a call once
+    it has returned. `History` writes such events to a file that survives kill -9, and `read_history` reads
+    those of all processes.
+
+    Example:
+        >>> from jotty.testing import Event, check_history
+        >>> lease = {"lease_us": 30_000_000}
+        >>> history = [
+        ...     Event(1_000, "shop", "enqueued", "order 7"),
+        ...     Event(2_000, "worker a", "claimed", "order 7", 1, lease),
+        ...     Event(5_000, "worker b", "claimed", "order 7", 2, lease),
+        ... ]
+        >>> verdict = check_history(history, is_over=False)
+        >>> verdict.ok
+        False
+        >>> for violation in verdict.violations:
+        ...     print(violation.rule, violation.what)
+        C22 lease 2 was given 29.997 s before lease 1 had expired
     """
     ordered = sorted(events, key=lambda event: event.time)
     by_task: defaultdict[str, list[Event]] = defaultdict(list)

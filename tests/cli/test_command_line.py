@@ -34,6 +34,7 @@ COMMANDS = [
     "import",
     "graph",
     "backends",
+    "conformance",
 ]
 
 

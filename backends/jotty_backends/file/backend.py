@@ -43,7 +43,7 @@ class FileBackend(LogBackend):
 
     scheme = "file"
     options = OPTIONS
-    capabilities = frozenset({"event_loops", "processes"})
+    capabilities = frozenset({"event_loops", "files", "processes"})
 
     def __init__(
         self,

@@ -78,7 +78,7 @@ class SQLiteBackend(QueueBackend):
 
     scheme = "sqlite"
     options = OPTIONS
-    capabilities = frozenset({"event_loops", "processes"})
+    capabilities = frozenset({"event_loops", "files", "processes"})
 
     def __init__(
         self,

@@ -167,6 +167,11 @@ class FakeContext(ActorContext):
         self.events = recorder.events
         self.usages = recorder.usage
 
+    @property
+    def chunks(self) -> list[str]:
+        """The pieces of its output that the actor told, in order."""
+        return [event["text"] for event in self.events if event["type"] == "text_chunk"]
+
     def cancel(self) -> None:
         """Tell the actor to stop, as a run does."""
         self.cancelled = True

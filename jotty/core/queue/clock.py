@@ -52,6 +52,14 @@ class Clock(Protocol):
         """
         ...
 
+    def every(self, seconds: float) -> float:
+        """Return after how long to look again where nothing but a safety net asks for it every so often.
+
+        That is as often, in real time; a virtual clock may make it seldom, so that weeks without news pass
+        at once. What is known to happen later (a lease's end, a task's time) is not waited for so.
+        """
+        ...
+
     def hold(self) -> AbstractContextManager[None]:
         """Keep virtual time still while work goes on outside of the event loop; nothing for a real clock."""
         ...
@@ -83,6 +91,10 @@ class SystemClock:
     def timeout(self, seconds: float | None) -> AbstractContextManager[anyio.CancelScope]:
         """Open a cancel scope with a deadline on the event loop's own clock."""
         return anyio.move_on_after(seconds)
+
+    def every(self, seconds: float) -> float:
+        """Return these seconds."""
+        return seconds
 
     def hold(self) -> AbstractContextManager[None]:
         """Do nothing: real time does not wait."""

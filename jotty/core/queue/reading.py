@@ -215,10 +215,11 @@ class QueueReader:
             task = await self._existing(id, payload=False)
             if task.status.is_terminal:
                 return _result_of(await self._existing(id))
-            remaining = PATIENCE if deadline is None else (deadline - self._clock.now()) / MICROSECONDS
+            patience = self._clock.every(PATIENCE)
+            remaining = patience if deadline is None else (deadline - self._clock.now()) / MICROSECONDS
             if remaining <= 0:
                 raise TimeoutError(f"Task {id} is still {task.status} after {timeout} s.")
-            mark = await backend.wait(f"task:{id}", mark, min(remaining, PATIENCE))
+            mark = await backend.wait(f"task:{id}", mark, min(remaining, patience))
 
     def events(
         self,
@@ -254,7 +255,7 @@ class QueueReader:
                 # if there is more than its end, it was retried meanwhile
                 if (is_over and kind == "end") or not follow:
                     return None
-                await backend.wait(f"task:{id}", mark, PATIENCE)
+                await backend.wait(f"task:{id}", mark, self._clock.every(PATIENCE))
 
         return Cursor(fetch)
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,8 @@ from jotty.core.queue import NewTask, RetryPolicy, TaskStatus
 
 from .interposed import InterposedBackend
 from .payloads import EXAMPLES
-from .rules import Rules, brought_to, claim_one, current, everything, on_another_loop, requires, under_way
+from .rules import Rules, brought_to, claim_one, current, everything, on_another_loop, under_way
+from .terms import needs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,6 +63,28 @@ class ClaimRules(Rules):
 
         assert [] == await queue.claim(worker="worker", lanes=["one"], limit=10)
         assert before == await everything(queue)
+
+    async def test_c12_the_clock_is_read_inside_the_critical_section(
+        self, factory: QueueFactory, queue: TaskQueue, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """C12: `now` is read inside the critical section: who takes a task, takes it after it was stored."""
+        past = datetime.fromtimestamp(clock.wall() / 1e6, UTC) - timedelta(days=1)
+        await queue.stats()
+        monkeypatch.setattr(clock, "now", partial(_later_each_time, clock))
+        taken: list[Task] = []
+
+        async def take() -> None:
+            taken.extend(await queue.claim(worker="worker", limit=9))
+
+        async with factory.open() as other:
+            for _ in range(20):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(take)
+                    group.start_soon(partial(other.enqueue, "goal", run_at=past))
+            await take()
+
+        assert 20 == len(taken)
+        assert [] == [task.id for task in taken if task.head.started_at < task.head.created_at]
 
     async def test_c12_at_most_limit_tasks_are_taken(self, queue: TaskQueue) -> None:
         """C12: a claim takes at most what it asked for, and leaves the rest."""
@@ -187,11 +211,11 @@ class ClaimRules(Rules):
         assert list(range(40)) == sorted(task.goal for task in claimed)
         assert {1} == {task.lease for task in claimed}
 
+    @needs("event_loops")
     async def test_c15_threads_claim_disjointly(
         self, factory: QueueFactory, queue: TaskQueue, clock: VirtualClock, anyio_backend: str
     ) -> None:
         """C15: concurrent claims are disjoint, also from several event loops."""
-        requires(queue, "event_loops")
         await queue.enqueue_many([NewTask(number) for number in range(60)])
         claimed: list[Any] = []
 
@@ -327,11 +351,11 @@ class ClaimRules(Rules):
 
                 assert claim.is_over
 
+    @needs("event_loops")
     async def test_c16_threads_wake_each_other(
         self, factory: QueueFactory, queue: TaskQueue, clock: VirtualClock, anyio_backend: str
     ) -> None:
         """C16: within 0.25 s of readiness, here an enqueue on another event loop."""
-        requires(queue, "event_loops")
 
         async def enqueue() -> None:
             async with factory.open(backend=queue.backend.clone()) as other:
@@ -348,6 +372,17 @@ class ClaimRules(Rules):
         claimed = await queue.claim(worker="worker", lanes=["a", "unknown", "a"], limit=9)
 
         assert ["a"] == [task.goal for task in claimed]
+
+    @pytest.mark.parametrize("lanes", ["abc", "cba"])
+    async def test_c17_several_lanes_merge(self, queue: TaskQueue, clock: VirtualClock, lanes: str) -> None:
+        """C17: several lanes merge by C13's order, in whatever order they are named."""
+        for number, lane in enumerate("bacabc"):
+            await queue.enqueue(number, lane=lane)
+            await clock.advance(1)
+        await queue.enqueue("urgent", lane="c", priority=1)
+        claimed = await queue.claim(worker="worker", lanes=list(lanes), limit=9)
+
+        assert ["urgent", 0, 1, 2, 3, 4, 5] == [task.goal for task in claimed]
 
     async def test_c17_tags_filter_reads(self, queue: TaskQueue) -> None:
         """C17: tags filter reads, as do state, lane and key; the order is that of enqueue."""
@@ -374,6 +409,11 @@ class ClaimRules(Rules):
         await queue.enqueue_many([NewTask(number) for number in range(1203)])
 
         assert list(range(1203)) == [task.goal async for task in queue.tasks()]
+
+
+def _later_each_time(clock: VirtualClock) -> int:
+    clock._now += 1000  # noqa: SLF001 - no test may sleep between two readings
+    return clock._now  # noqa: SLF001
 
 
 async def _expect_wake_up(

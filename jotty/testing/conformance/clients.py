@@ -277,10 +277,10 @@ class ClientRules(Rules):
         with pytest.raises(TaskNotFound):
             await collect(queue.events("unknown"))
 
-    async def test_a_result_is_waited_for(
+    async def test_c28_a_result_is_waited_for(
         self, factory: QueueFactory, queue: TaskQueue, clock: VirtualClock
     ) -> None:
-        """C16, C28: who waits for a result gets it within 0.25 s of its completion."""
+        """C28, C16: who waits for a result gets it within 0.25 s of its completion."""
         await queue.enqueue("goal")
         held = await claim_one(queue)
         async with factory.open() as other, under_way(clock, lambda: other.result(held.id)) as waiting:
@@ -291,7 +291,7 @@ class ClientRules(Rules):
 
             assert (False, True, [1]) == (early, waiting.is_over, waiting.value)
 
-    async def test_a_result_is_waited_for_until_the_timeout(
+    async def test_c41_a_result_is_waited_for_until_the_timeout(
         self, queue: TaskQueue, clock: VirtualClock
     ) -> None:
         """C41: a wait that takes too long ends with TimeoutError."""

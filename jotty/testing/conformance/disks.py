@@ -17,7 +17,8 @@ from jotty.testing.processes.caller import ALL_CALLS
 from jotty.testing.processes.tracing import SYNCS, is_traceable, traced
 
 from .process_points import go_on
-from .process_rules import RealRules, of_kind
+from .process_rules import RealRules, of_kind, with_option
+from .terms import leave_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,22 +55,16 @@ OPEN_TO_ALL: Final = 'umask 0 && exec "$@"'
 class DiskRules(RealRules):
     """C41, C44 and C46 to C48 for a store in files, by real processes and real faults.
 
-    Override the fixture `store_url` with a store below the fixture `store_directory`, which is its own.
+    For backends that declare the capability `files`: all that the store is stands below `store_directory`.
 
     Attributes:
         is_checked: Whether the store finds out every damage to what it reads (by checksums).
         damages: How many damaged copies to look at.
     """
 
+    requires = frozenset({"processes", "files"})
     is_checked: ClassVar[bool] = False
     damages: ClassVar[int] = 25
-
-    @pytest.fixture
-    def store_directory(self, tmp_path: Path) -> Path:
-        """An empty directory for the store."""
-        directory = tmp_path / "store"
-        directory.mkdir()
-        return directory
 
     @pytest.mark.parametrize(("limit", "size"), [(40_000, 50_000), (60_000, 10), (250_000, 10)])
     def test_c46_a_full_disk_is_told_and_loses_nothing(self, harness: Harness, limit: int, size: int) -> None:
@@ -82,11 +77,11 @@ class DiskRules(RealRules):
         go_on(harness)
 
     def test_c46_a_disk_without_room_is_told_and_loses_nothing(
-        self, harness: Harness, store_directory: Path
+        self, request: pytest.FixtureRequest, harness: Harness, store_directory: Path
     ) -> None:
         """C46, C41: the same on a file system of 2 MiB, which is given room again."""
         if not _has_mounts():
-            pytest.skip("left out: no private mounts")
+            leave_out(request, "no private mounts")
         ballast = store_directory / "ballast"
         through = _in_mounts_of_its_own(TINY_DISK, store_directory)
         harness.finish(harness.start("filler", through=through, ballast=str(ballast)))
@@ -94,11 +89,11 @@ class DiskRules(RealRules):
         _told_soon_and_lost_nothing(harness.events())
 
     def test_c46_a_read_only_directory_is_told_and_nothing_is_written(
-        self, harness: Harness, store_directory: Path
+        self, request: pytest.FixtureRequest, harness: Harness, store_directory: Path
     ) -> None:
         """C46, C41: read-only: StorageError within 5 s, nothing lost."""
         if not _has_mounts():
-            pytest.skip("left out: no private mounts")
+            leave_out(request, "no private mounts")
         harness.finish(harness.start("caller", calls=ALL_CALLS))
         before = contents(store_directory)
         calls = ["enqueue", "claim", "enqueue_many"]
@@ -115,17 +110,21 @@ class DiskRules(RealRules):
 
     @pytest.mark.parametrize("call", ["enqueue", "claim", "turn", "record", "complete"])
     def test_c44_power_means_a_sync_before_the_return(
-        self, harness: Harness, store_directory: Path, call: str
+        self, request: pytest.FixtureRequest, harness: Harness, store_directory: Path, call: str
     ) -> None:
         """C44: level "power": fsync of file and directory before return.
 
         Of each file that the call wrote, after its last byte, and of each directory in which it made one.
         """
         if not is_traceable():
-            pytest.skip("left out: no strace")
+            leave_out(request, "no strace")
         before = {"enqueue": ["stats"], "claim": ["enqueue"]}.get(call, ["enqueue_many", "claim"])
         process = harness.start(
-            "caller", url=f"{harness.url}?durability=power", before=before, calls=[call], waits=True
+            "caller",
+            url=with_option(harness.url, "durability=power"),
+            before=before,
+            calls=[call],
+            waits=True,
         )
         harness.until("ready", process)
         was_there = set(store_directory.rglob("*"))
@@ -139,12 +138,12 @@ class DiskRules(RealRules):
         assert set() == _unsynced(lines, store_directory, made)
 
     def test_c44_power_means_a_sync_of_the_directory_of_a_new_store(
-        self, harness: Harness, store_directory: Path
+        self, request: pytest.FixtureRequest, harness: Harness, store_directory: Path
     ) -> None:
         """C44: level "power": fsync of file and directory before return."""
         if not is_traceable():
-            pytest.skip("left out: no strace")
-        url = f"{harness.url}?durability=power"
+            leave_out(request, "no strace")
+        url = with_option(harness.url, "durability=power")
         process = harness.start("caller", url=url, calls=["enqueue"], waits=True)
         harness.until("ready", process)
         with traced(process, (*SYNCS, "writev")) as trace:

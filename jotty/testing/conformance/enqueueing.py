@@ -11,7 +11,8 @@ import pytest
 from jotty.core.queue import NewTask, Ref, RetryPolicy, TaskStatus
 from jotty.errors import KeyInUse, PayloadError, QueueFull, TaskNotFound
 
-from .rules import Rules, brought_to, claim_one, collect, current, everything, on_another_loop, requires
+from .rules import Rules, brought_to, claim_one, collect, current, everything, on_another_loop
+from .terms import needs
 
 if TYPE_CHECKING:
     from jotty.core.queue import TaskQueue
@@ -319,11 +320,11 @@ class EnqueueRules(Rules):
         assert first.id == again.id
         assert TaskStatus.PENDING == found.status
 
+    @needs("event_loops")
     async def test_c06_a_handle_in_another_thread_sees_the_task(
         self, factory: QueueFactory, queue: TaskQueue, clock: VirtualClock, anyio_backend: str
     ) -> None:
         """C6: every handle sees what was enqueued, also one on another event loop."""
-        requires(queue, "event_loops")
         task = await queue.enqueue("goal")
         backend = queue.backend.clone()
 

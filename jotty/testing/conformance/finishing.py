@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jotty.core.queue import RetryLater, RetryPolicy, TaskStatus
+from jotty.core.queue import Head, Record, RetryLater, RetryPolicy, TaskStatus
 from jotty.errors import PayloadError, TaskFailed
 
-from .rules import Rules, claim_one, current, everything
+from .rules import Rules, claim_one, current, everything, watched
 
 if TYPE_CHECKING:
-    from jotty.core.queue import TaskQueue
+    from jotty.core.queue import Task, TaskQueue
     from jotty.testing.clock import VirtualClock
 
     from .rules import QueueFactory
@@ -51,6 +53,25 @@ class FinishRules(Rules):
             seen.due,
             seen.head.lease_until,
         )
+
+    async def test_c28_nobody_sees_the_one_without_the_other(
+        self, factory: QueueFactory, queue: TaskQueue
+    ) -> None:
+        """C28: state and result are stored together, also for who looks in that very moment."""
+        seen: list[Task] = []
+        async with factory.open() as other:
+            for number in range(10):
+                await queue.enqueue("goal")
+                held = await claim_one(queue)
+
+                async def look(held: Task = held) -> None:
+                    seen.append(await current(other, held))
+
+                await watched(partial(queue.complete, held, number), look)
+                await look()
+
+        assert set(range(10)) == {task.result for task in seen if task.status is TaskStatus.COMPLETED}
+        assert [] == [task for task in seen if task.status is not TaskStatus.COMPLETED and task.result]
 
     async def test_c28_no_result_is_none(self, queue: TaskQueue) -> None:
         """C28: a task may be completed with nothing."""
@@ -249,4 +270,29 @@ class FinishRules(Rules):
             await clock.advance(50)
 
         assert all(0 <= wait <= 50_000_000 for wait in waits)
-        assert 3 == len(set(waits)), "C32: there must be jitter"
+        assert 3 == len(set(waits)), "there must be jitter"
+
+    async def test_c32_the_millionth_wait_is_within_its_cap(
+        self, queue: TaskQueue, clock: VirtualClock
+    ) -> None:
+        """C32: no overflow at attempt 10**6."""
+        worn = Head(id="worn", attempt=10**6 - 1, max_attempts=2 * 10**6, retry=RetryPolicy(cap=50))
+        await queue.stats()  # opens it
+        await queue.backend.insert([Record(worn, b'{"goal":"goal"}')])
+        failed = await queue.fail(await claim_one(queue), "error")
+
+        assert 10**6 == failed.attempt
+        assert 0 <= failed.head.run_at - clock.now() <= 50_000_000
+
+    async def test_c32_jitter_comes_from_the_injected_generator(
+        self, factory: QueueFactory, queue: TaskQueue, clock: VirtualClock
+    ) -> None:
+        """C32: jitter from an injected generator: the same seed gives the same waits."""
+        waits: list[int] = []
+        for _ in range(2):
+            await queue.enqueue("goal", lane=f"lane {len(waits)}", retry=RetryPolicy(delay=100, jitter=1))
+            async with factory.open(random=Random(7)) as seeded:
+                failed = await seeded.fail(await claim_one(seeded, lane=f"lane {len(waits)}"), "error")
+            waits.append(failed.head.run_at - clock.now())
+
+        assert waits[0] == waits[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from jotty.core.queue import JournalEntry, RetryPolicy, TaskStatus
 from jotty.errors import InvalidState, LeaseLost, PayloadError, StoreCorrupt
 
-from .rules import Rules, claim_one, collect, current, everything, under_way
+from .rules import Rules, claim_one, collect, current, everything, under_way, watched
 
 if TYPE_CHECKING:
     from jotty.core.queue import Task, TaskQueue
@@ -143,6 +144,25 @@ class JournalRules(Rules):
             ("call", "retry"),
         ] == told
         assert [{"key": "question", "value": {"a": None}, "time": clock.now()}] == answers
+
+    async def test_c37_a_change_is_never_seen_without_its_entry(
+        self, factory: QueueFactory, queue: TaskQueue
+    ) -> None:
+        """C37: client calls enter the journal in the same atomic step as the change they make."""
+        untold: list[Task] = []
+        async with factory.open() as other:
+            for _ in range(10):
+                task = await queue.enqueue("goal")
+
+                async def look(task: Task = task) -> None:
+                    is_over = (await current(other, task)).status.is_terminal
+                    told = [entry.kind for entry in await _journal(other, task)]
+                    if is_over and told != ["call", "end"]:
+                        untold.append(task)
+
+                await watched(partial(queue.cancel, task.id), look)
+
+        assert [] == untold
 
     @pytest.mark.parametrize(
         "wrong",

@@ -93,6 +93,19 @@ class LeaseRules(Rules):
         assert (held.id, held.lease) == (caught.value.task_id, caught.value.lease)
         assert before == await everything(queue)
 
+    @pytest.mark.parametrize("call", LEASE_CALLS)
+    async def test_c18_who_has_only_read_a_task_does_not_hold_it(self, queue: TaskQueue, call: str) -> None:
+        """C18: a task as it was enqueued, or given back, is no lease, though it is as the store has it."""
+        enqueued = await queue.enqueue("goal", lane="asleep")
+        await queue.enqueue("goal")
+        given_back = await queue.release(await claim_one(queue))
+        before = await everything(queue)
+
+        for task in (enqueued, given_back):
+            with pytest.raises(LeaseLost):
+                await LEASE_CALLS[call](queue, task)
+        assert before == await everything(queue)
+
     @pytest.mark.parametrize("way", WAYS_TO_LOSE)
     async def test_c18_a_heartbeat_tells_of_a_lost_lease(
         self, queue: TaskQueue, clock: VirtualClock, way: str

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from jotty.core.queue import TaskStatus
 from jotty.errors import PayloadError
@@ -26,8 +27,25 @@ __all__ = ["EXAMPLES", "PayloadRules"]
 EXAMPLES: Final = settings(
     max_examples=20,
     deadline=None,
+    database=None,
+    print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
 )
+
+
+# What has been lost on the way through one store or another.
+DELICATE: Final = {
+    "b": [-0.0, 0.0, 0, 1, 1.0, True, False, None, 5e-324, 1.7976931348623157e308, 0.1 + 0.2],
+    "a": [2**63 - 1, -(2**63), 2**53 + 1, 1e16, "", " ", [], {}, [[]], {"": {}}],
+    "\0": "NUL \0, astral \U0001f40d, combining e\u0301, \u2028, \ufeff, \x7f, \ufffe, \"'\\/",
+}
+
+
+# What a copy through JSON, or a lenient encoder, makes something else of.
+ALIKE: Final[list[Any]] = [
+    *((), (1, 2), {1}, frozenset(), b"bytes", bytearray(b"b"), range(2), float("nan"), float("-inf"), 2**63),
+    *({1: "a"}, {None: 1}, {True: 1}, TaskStatus.PENDING, OrderedDict(a=1), defaultdict(int), "\ud800", 1j),
+]
 
 
 async def _as_goal(queue: TaskQueue, value: Any) -> Any:
@@ -94,6 +112,7 @@ class PayloadRules(Rules):
     @pytest.mark.parametrize("door", DOORS)
     @EXAMPLES
     @given(value=json_values())
+    @example(value=DELICATE)
     async def test_c07_json_comes_back_type_identical(self, queue: TaskQueue, door: str, value: Any) -> None:
         """C7: goal, context, result, journal data come back type-identical (NUL, astral, -0.0, key order)."""
         assert repr(value) == repr(await DOORS[door](queue, value))
@@ -101,6 +120,8 @@ class PayloadRules(Rules):
     @pytest.mark.parametrize("door", DOORS)
     @EXAMPLES
     @given(refused=payloads_refused())
+    @example(refused=RefusedPayload({"a": [1, (2,)]}, "['a'][1]"))
+    @example(refused=RefusedPayload([0, {"b": 2**63}], "[1]['b']"))
     async def test_c07_what_is_no_json_is_refused_with_its_path(
         self, queue: TaskQueue, door: str, refused: RefusedPayload
     ) -> None:
@@ -113,6 +134,18 @@ class PayloadRules(Rules):
 
         assert door + refused.path == caught.value.path
         assert before == await everything(queue)
+
+    @pytest.mark.parametrize("wrong", ALIKE, ids=repr)
+    async def test_c07_what_would_come_back_as_another_type_is_refused(
+        self, queue: TaskQueue, wrong: Any
+    ) -> None:
+        """C7: PayloadError for tuples, sets, bytes, other objects, subclasses of JSON types."""
+        for value, path in ((wrong, ""), ([wrong], "[0]"), ({"a": [1, wrong]}, "['a'][1]")):
+            with pytest.raises(PayloadError) as caught:
+                await queue.enqueue(value)
+            assert f"goal{path}" == caught.value.path
+
+        assert {} == await everything(queue)
 
     @pytest.mark.parametrize("door", DOORS)
     async def test_c07_depth_is_bounded_at_one_hundred(self, queue: TaskQueue, door: str) -> None:

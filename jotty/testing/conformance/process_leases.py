@@ -25,7 +25,7 @@ SLACK: Final = 0.5  # seconds, for a machine that has much else to do
 class ProcessLeaseRules(RealRules):
     """Leases among processes."""
 
-    def test_c15_concurrent_claims_are_disjoint(self, harness: Harness) -> None:
+    def test_c15_processes_claim_disjointly(self, harness: Harness) -> None:
         """C15: a (task, lease) is given to exactly one caller; concurrent claims are disjoint."""
         harness.finish(harness.start("producer", tasks=150, batch=50))
         for limit in (1, 3, 3, 5):

@@ -14,6 +14,7 @@ import pytest
 from jotty.core.queue import TaskStatus
 
 from .process_rules import RealRules
+from .terms import leave_out
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,8 @@ class _CommandLine:
     def run(self, command: str, *arguments: str) -> Process:
         app = self.directory / "app.py"
         app.write_text(APP)
-        code = "from jotty.cli import main; main()"
+        tuning = f"from jotty.testing.processes.child import tune; tune({self.harness.tuning!r})"
+        code = f"{tuning}; from jotty.cli import main; main()"
         options = [str(app), *arguments, "--queue", self.harness.url]
         number = len(self.harness.processes)
         return self.harness.run(f"{command}-{number}", [sys.executable, "-c", code, command, *options])
@@ -71,10 +73,10 @@ class ProcessSignalRules(RealRules):
     """How a worker ends."""
 
     @pytest.fixture
-    def command_line(self, harness: Harness, tmp_path: Path) -> _CommandLine:
+    def command_line(self, request: pytest.FixtureRequest, harness: Harness, tmp_path: Path) -> _CommandLine:
         """The command line on the store."""
         if find_spec("typer") is None:
-            pytest.skip("left out: the extra 'cli' is not installed")
+            leave_out(request, "the extra 'cli' is not installed")
         return _CommandLine(harness, tmp_path)
 
     def test_c49_what_runs_may_finish_and_nothing_new_is_begun(

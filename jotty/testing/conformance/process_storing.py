@@ -12,7 +12,8 @@ import pytest
 from jotty.testing.processes.caller import ALL_CALLS
 from jotty.testing.processes.chaos import Chaos
 
-from .process_rules import RealRules, by_task, of_kind
+from .process_rules import RealRules, by_task, of_kind, with_option
+from .terms import leave_out
 
 if TYPE_CHECKING:
     from random import Random
@@ -117,8 +118,7 @@ class ProcessStoringRules(RealRules):
 
     def test_c11_racing_processes_do_not_exceed_the_size(self, harness: Harness) -> None:
         """C11: `max_size` counts the live tasks of the store, checked atomically, whoever enqueues."""
-        mark = "&" if "?" in harness.url else "?"
-        url = f"{harness.url}{mark}max_size=10"
+        url = with_option(harness.url, "max_size=10")
         producers = [harness.start("producer", tasks=20, waits=True, url=url) for _ in range(4)]
         harness.go(*producers)
         harness.finish(*producers)
@@ -129,10 +129,12 @@ class ProcessStoringRules(RealRules):
         assert 70 == len(of_kind(harness.events(), "refused"))
 
     @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-    def test_c43_after_a_fork_the_parent_is_unharmed(self, harness: Harness, loop: str) -> None:
+    def test_c43_after_a_fork_the_parent_is_unharmed(
+        self, request: pytest.FixtureRequest, harness: Harness, loop: str
+    ) -> None:
         """C43: after fork: works, or a clear error; the parent is unharmed."""
         if not hasattr(os, "fork"):
-            pytest.skip("left out: the system cannot fork")
+            leave_out(request, "the system cannot fork")
         process = harness.start("forker", loop=loop)
         harness.finish(process)
         told = {event.details["by"]: event.details["outcome"] for event in of_kind(harness.events(), "used")}

@@ -13,13 +13,6 @@ __all__ = ["ProcessRules"]
 class ProcessRules(ProcessStoringRules, ProcessLeaseRules, ProcessJournalRules, ProcessSignalRules):
     """Every rule that is marked [M] or [K], by real processes in real time, with SIGKILL and SIGSTOP.
 
-    Override the fixture `store_url`; it gives the address of an empty store, as `open_queue` takes it:
-
-        class TestMyQueueAmongProcesses(ProcessRules):
-            @pytest.fixture
-            def store_url(self, tmp_path):
-                return f"myqueue:///{tmp_path}/store"
-
-    The processes find the backend by its entry point, so it must be installed. A rule is left out, and the
-    reason told, where the backend does not declare the capability `processes`, and on Windows.
+    For backends that declare the capability `processes`. The processes open the store by the `url` of the
+    backend that the test's factory makes, and find the backend by its entry point, so it must be installed.
     """

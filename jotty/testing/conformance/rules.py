@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import anyio
 import attrs
 import pytest
+from anyio.lowlevel import checkpoint
 
 from jotty.core.queue import MAX_PAYLOAD, Head, JournalEntry, Query, QueueBackend, Task, TaskQueue, TaskStatus
 from jotty.errors import QueueError
-from jotty.testing.clock import VirtualClock
+
+from .terms import Terms, leave_out
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterator
+
+    from jotty.testing.clock import VirtualClock
 
 __all__ = [
     "Call",
@@ -32,8 +36,8 @@ __all__ = [
     "everything",
     "head_of",
     "on_another_loop",
-    "requires",
     "under_way",
+    "watched",
 ]
 
 
@@ -58,39 +62,29 @@ class QueueFactory:
         backend: QueueBackend | None = None,
         max_size: int | None = None,
         max_payload: int = MAX_PAYLOAD,
+        random: Random | None = None,
     ) -> TaskQueue:
         """Return another handle on the store; the caller closes it."""
         return self.queue_class(
             backend or self.open_backend(),
             clock=self.clock,
-            random=Random(next(self._seeds)),
+            random=random or Random(next(self._seeds)),
             max_size=max_size,
             max_payload=max_payload,
         )
 
 
-class Rules:
-    """The fixtures of the suite."""
+class Rules(Terms):
+    """The fixtures of rules that one process can check, on a virtual clock, and on both event loops."""
 
-    pytestmark = pytest.mark.anyio
     queue_class: ClassVar[type[TaskQueue]] = TaskQueue
 
     @pytest.fixture(params=["asyncio", "trio"])
     def anyio_backend(self, request: pytest.FixtureRequest) -> str:
         """The event loops on which every rule is checked."""
         if find_spec(request.param) is None:
-            pytest.skip(f"left out: {request.param} is not installed")
+            leave_out(request, f"{request.param} is not installed")
         return str(request.param)
-
-    @pytest.fixture
-    def clock(self) -> VirtualClock:
-        """The time of the store and of all its handles."""
-        return VirtualClock()
-
-    @pytest.fixture
-    def open_backend(self) -> Callable[[], QueueBackend]:
-        """Override this one: see `TaskQueueConformance`."""
-        pytest.fail(f"{type(self).__name__} must override the fixture open_backend")
 
     @pytest.fixture
     def factory(self, open_backend: Callable[[], QueueBackend], clock: VirtualClock) -> QueueFactory:
@@ -110,12 +104,6 @@ class Rules:
         await backend.open()
         yield backend
         await backend.aclose()
-
-
-def requires(queue: TaskQueue, capability: str) -> None:
-    """Leave the test out, and say so, where the backend does not declare a capability."""
-    if capability not in queue.backend.capabilities:
-        pytest.skip(f"left out: {queue.url} does not declare the capability {capability!r}")
 
 
 # Steps
@@ -214,6 +202,19 @@ async def under_way(clock: VirtualClock, call: Callable[[], Awaitable[Any]]) -> 
         group.cancel_scope.cancel()
 
 
+async def watched(call: Callable[[], Awaitable[Any]], look: Callable[[], Awaitable[object]]) -> Any:
+    """Make a call, look again and again while it is under way, and return what it returned."""
+    running = Call()
+    async with anyio.create_task_group() as group:
+        group.start_soon(running.run, call)
+        while not running.is_over:
+            await look()
+            await checkpoint()
+    if running.error:
+        raise running.error
+    return running.value
+
+
 async def on_another_loop(clock: VirtualClock, kind: str, call: Callable[[], Awaitable[Any]]) -> Any:
     """Make a call on an event loop of that kind in a thread of its own, while time stands still."""
     with clock.hold():
@@ -256,6 +257,6 @@ async def cancelled_at(suspension: int, call: Callable[[], Awaitable[Any]]) -> b
 
         with suppress(QueueError):
             await _Counted(call, at)
-        await anyio.lowlevel.checkpoint()
+        await checkpoint()
     assert reached == scope.cancelled_caught, "cancellation must propagate"
     return reached

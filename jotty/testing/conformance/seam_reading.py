@@ -10,8 +10,9 @@ import pytest
 from jotty.core.queue import Head, Query, Record, TaskStatus
 from jotty.errors import LeaseLost, QueueClosed
 
-from .rules import Rules, brought_to, claim_one, current, everything, on_another_loop, requires, under_way
+from .rules import Rules, brought_to, claim_one, current, everything, on_another_loop, under_way
 from .seam import NOW, next_of, request_of
+from .terms import needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -224,11 +225,11 @@ class SeamReadingRules(Rules):
 
         assert ["a"] == [record.head.id for record in stored]
 
+    @needs("event_loops")
     async def test_seam_a_clone_works_in_another_thread(
         self, queue: TaskQueue, clock: VirtualClock, anyio_backend: str
     ) -> None:
         """clone: a second handle on the store, to be used in another thread: to keep leases, say."""
-        requires(queue, "event_loops")
         await queue.enqueue("goal")
         held = await claim_one(queue)
         twin = queue.backend.clone()

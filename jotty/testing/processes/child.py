@@ -31,11 +31,11 @@ from jotty.testing.history import History
 from .recording import RecordedBackend
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from jotty.core.queue import Task, TaskQueue
 
-__all__ = ["Child", "Order", "run_program"]
+__all__ = ["Child", "Order", "run_program", "tune"]
 
 Options = TypeVar("Options")
 PAUSE: Final = 0.05  # seconds, after the store has failed
@@ -168,12 +168,17 @@ def run_program(program: Callable[[Child[Options]], Awaitable[None]], options: t
     if hasattr(signal, "alarm"):
         signal.alarm(order.lifetime)
     _set_wall(order.wall)
-    for constant, value in order.tuning.items():
-        module, _, name = constant.rpartition(".")
-        setattr(import_module(module), name, value)
+    tune(order.tuning)
     if order.kill_at is not None:
         points.listen(_Killer(order.kill_at, order.visit))
     anyio.run(_run, program, order, options, backend=order.loop)
+
+
+def tune(tuning: Mapping[str, Any]) -> None:
+    """Change constants of modules, by dotted name."""
+    for constant, value in tuning.items():
+        module, _, name = constant.rpartition(".")
+        setattr(import_module(module), name, value)
 
 
 async def _run(

@@ -15,7 +15,7 @@ from jotty.core.queue import open_queue
 from jotty.errors import QueueError
 from jotty.testing.history import History
 
-from .child import Order
+from .child import Order, tune
 
 if TYPE_CHECKING:
     from jotty.core.queue import TaskQueue
@@ -26,6 +26,7 @@ PATIENCE = 10
 def fork(order: Order) -> None:
     """Tell of the parent before, of the child with the old and a new handle, and of the parent afterwards."""
     signal.alarm(order.lifetime)
+    tune(order.tuning)
     warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process that has threads
     queue, history = open_queue(order.url), History(order.directory, order.name)
 

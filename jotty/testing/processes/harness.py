@@ -78,13 +78,18 @@ class Harness:
         url: The store, as `open_queue` takes it.
         directory: An empty directory for the histories and what the processes print.
         tuning: Constants of modules that every process is to change, by dotted name.
+
+    Attributes:
+        url, tuning: As above.
+        directory: As above, as a path.
+        processes: All that were started, in that order.
     """
 
     def __init__(
         self, url: str, directory: str | os.PathLike[str], *, tuning: Mapping[str, Any] | None = None
     ) -> None:
         self.url = url
-        self._tuning = dict(tuning or {})
+        self.tuning = dict(tuning or {})
         self.directory = Path(directory)
         self.processes: list[Process] = []
         self._numbers: Iterator[int] = count(1)
@@ -139,7 +144,7 @@ class Harness:
             wall=wall,
             kill_at=kill_at,
             visit=visit,
-            tuning=self._tuning,
+            tuning=self.tuning,
         )
         return self.run(name, [*through, sys.executable, "-m", f"{_MODULES}.{program}", order.to_json()])
 

@@ -7,7 +7,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from jotty.core.queue import Outcome, QueueBackend, TaskStatus
-from jotty.testing.history import now_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +57,7 @@ class RecordedBackend(QueueBackend):
     async def claim(self, request: ClaimRequest) -> Claimed:
         """Pass it on, and tell what was given."""
         call = self._claiming(request)
-        since = now_us()
+        since = self._history.now()
         claimed = await self._inner.claim(request)
         self._history.tell_all(self._claimed(claimed, request, call, since))
         return claimed
@@ -66,7 +65,7 @@ class RecordedBackend(QueueBackend):
     async def swap(self, changes: Sequence[Change]) -> list[Swapped]:
         """Pass it on, and tell which tasks it takes out of progress."""
         self._history.tell_all(self._settling(changes))
-        since = now_us()
+        since = self._history.now()
         swapped = await self._inner.swap(changes)
         self._history.tell_all(self._settled(changes, swapped, since))
         return swapped
@@ -75,7 +74,7 @@ class RecordedBackend(QueueBackend):
         """Pass it on, and tell both halves of it."""
         self._history.tell_all(self._settling(changes))
         call = self._claiming(request)
-        since = now_us()
+        since = self._history.now()
         swapped, claimed = await self._inner.turn(changes, request)
         self._history.tell_all(
             [*self._settled(changes, swapped, since), *self._claimed(claimed, request, call, since)]
@@ -84,7 +83,7 @@ class RecordedBackend(QueueBackend):
 
     async def extend(self, leases: Sequence[tuple[str, int]], us: int) -> list[Record | None]:
         """Pass it on, and tell what was renewed, and what is lost."""
-        since = now_us()
+        since = self._history.now()
         records = await self._inner.extend(leases, us)
         self._history.tell_all(
             self._history.event("renewed", task, lease, since=since, lease_us=us)
@@ -96,7 +95,7 @@ class RecordedBackend(QueueBackend):
 
     async def append(self, task_id: str, lease: int, entries: Sequence[bytes]) -> int:
         """Pass it on, and tell the numbers."""
-        since = now_us()
+        since = self._history.now()
         last = await self._inner.append(task_id, lease, entries)
         self._history.tell("recorded", task_id, lease, since=since, first=last - len(entries) + 1, last=last)
         return last
@@ -121,7 +120,9 @@ class RecordedBackend(QueueBackend):
 
     def _settling(self, changes: Sequence[Change]) -> Iterator[Event]:
         for head in (change.record.head for change in changes if _is_settling(change)):
-            yield self._history.event("settling", head.id, head.lease, status=head.status)
+            yield self._history.event(
+                "settling", head.id, head.lease, status=head.status, attempt=head.attempt
+            )
 
     def _settled(self, changes: Sequence[Change], swapped: Sequence[Swapped], since: int) -> Iterator[Event]:
         for change, done in zip(changes, swapped, strict=True):
@@ -176,7 +177,7 @@ class RecordedBackend(QueueBackend):
 
     async def delete(self, targets: Sequence[tuple[str, int]]) -> list[bool]:
         """Pass it on, and tell which are gone."""
-        since = now_us()
+        since = self._history.now()
         done = await self._inner.delete(targets)
         self._history.tell_all(
             self._history.event("deleted", task, since=since)

@@ -49,7 +49,7 @@ async def hear_of_cancels(
             try:
                 if mark == -1:
                     mark = await backend.wait(topic, mark, 0)
-                mark = await backend.wait(topic, mark, PATIENCE)
+                mark = await backend.wait(topic, mark, clock.every(PATIENCE))
                 for task_id in await _cancelled(backend, list(running())):
                     stop_task(task_id, "cancel")
                 failures = 0

@@ -174,10 +174,11 @@ class Presence:
         try:
             while not self._is_leaving:
                 self._has_news = anyio.Event()
-                await self._announce(store, VALID)
+                every = clock.every(ANNOUNCE_EVERY)
+                await self._announce(store, every * VALID / ANNOUNCE_EVERY)
                 with clock.timeout(LEAST_PAUSE):
                     await self._has_left.wait()
-                with clock.timeout(ANNOUNCE_EVERY - LEAST_PAUSE):
+                with clock.timeout(every - LEAST_PAUSE):
                     await self._has_news.wait()
         finally:
             with anyio.move_on_after(LAST_WORDS, shield=True):

@@ -384,7 +384,7 @@ class WorkerRun:
         """Wait until a handler ends, a task may be ready, something is due, or the next look is."""
         now = self._clock.now()
         since = (now - self._reaped_at) / MICROSECONDS
-        seconds = min(max(REAP_EVERY - since, 0.001), self._settings.poll_interval)
+        seconds = self._clock.every(min(max(REAP_EVERY - since, 0.001), self._settings.poll_interval))
         if turn.next_at is not None:
             courtesy = COURTESY if self._unhandled else 0.0
             seconds = min(seconds, max(turn.next_at + courtesy, 0.001))

@@ -113,7 +113,7 @@ class UnhandledTasks:
         """Forget those that others have taken up, or that are gone, every ten seconds until cancelled."""
         tell_at = 0
         while True:
-            await clock.sleep(REVIEW_EVERY)
+            await clock.sleep(clock.every(REVIEW_EVERY))
             if clock.now() >= tell_at:
                 self.tell()
                 tell_at = clock.now() + microseconds(TELL_EVERY)

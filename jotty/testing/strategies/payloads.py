@@ -1,10 +1,11 @@
-"""Hypothesis strategies for what goes into a queue, and for what must not."""
+"""Values that go into a queue, and ones that must not."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from enum import IntEnum
 from pathlib import PurePosixPath
+from string import ascii_lowercase
 from typing import Any, Final
 
 import attrs
@@ -57,13 +58,21 @@ def json_values(*, max_leaves: int = 20) -> st.SearchStrategy[Any]:
 
 
 def contexts() -> st.SearchStrategy[dict[str, Any]]:
-    """Generate contexts: values by the names of parameters, like `{"quarter": "Q4"}`."""
-    names = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
+    """Generate contexts: values by the names of parameters, like `{"quarter": "Q4"}`.
+
+    Example:
+        `@given(contexts())`, then enqueue a goal with it, and expect to find it unchanged.
+    """
+    names = st.text(ascii_lowercase, min_size=1, max_size=8)
     return st.dictionaries(names, json_values(max_leaves=8), max_size=4)
 
 
 def goals() -> st.SearchStrategy[Any]:
-    """Generate goals: most often text, like `"Generate quarterly report"`, and any other JSON."""
+    """Generate goals: most often text, like `"Generate quarterly report"`, and any other JSON.
+
+    Example:
+        `@given(st.lists(goals()))`, then enqueue them all, and claim them in that order.
+    """
     return st.text(min_size=1) | json_values(max_leaves=5)
 
 

@@ -1,0 +1,1 @@
+"""Two backends for jotty, to learn from: `lines` and `document`."""

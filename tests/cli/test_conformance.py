@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Jotty
+
+FORGETFUL = """
+from jotty_backends.memory import MemoryBackend
+
+
+class ForgetfulBackend(MemoryBackend):
+    scheme = "forgetful"
+
+    def clone(self):
+        twin = super().clone()
+        twin.__class__ = ForgetfulBackend
+        return twin
+
+    async def append(self, task_id, lease, entries):
+        return 1 + await super().append(task_id, lease, entries)
+"""
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a stranger's backend that miscounts journal entries."""
+    info = tmp_path / "forgetful-2.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: forgetful\nVersion: 2.5\n")
+    (info / "entry_points.txt").write_text("[jotty.queues]\nforgetful = forgetful:ForgetfulBackend\n")
+    (tmp_path / "forgetful.py").write_text(FORGETFUL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_what_keeps_its_rules_passes(jotty: Jotty) -> None:
+    ran = jotty("conformance", "memory:", "--rule", "C21", "--rule", "c29")
+
+    assert 0 == ran.exit_code
+    assert ["rule\toutcome\ttests\tfailed\tleft out", "C21\tpassed\t2\t0", "C29\tpassed\t2\t0"] == [
+        line.partition("\tC21 [K]")[0].rstrip() for line in ran.stdout.splitlines()
+    ]
+    assert "2 passed, in " in ran.stderr
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_a_broken_rule_is_told_with_its_words_and_exit_code_5(jotty: Jotty) -> None:
+    ran = jotty("conformance", "forgetful:", "--rule", "C37", "--rule", "C30", "--quick")
+
+    assert 5 == ran.exit_code
+    assert "C30\tpassed\t1\t0" in ran.stdout
+    assert "C37\tfailed\t" in ran.stdout
+    assert "C37 is broken. It says: Each task has a journal: numbered 1, 2, 3 without holes" in ran.stdout
+    assert "test_c37_entries_are_numbered_without_holes fails" in ran.stderr
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_the_verdict_as_json(jotty: Jotty, tmp_path: Path) -> None:
+    ran = jotty("conformance", "forgetful:", "--rule", "C37", "--rule", "C46", "--json", str(tmp_path / "v"))
+    verdict = json.loads((tmp_path / "v").read_text())
+    c37, c46 = verdict["rules"]
+
+    assert (5, False, "forgetful:") == (ran.exit_code, verdict["ok"], verdict["url"])
+    assert {
+        "name": "forgetful",
+        "class": "forgetful.ForgetfulBackend",
+        "capabilities": ["event_loops"],
+        "distribution": "forgetful",
+        "version": "2.5",
+    } == verdict["backend"]
+    assert (version("jotty"), ".".join(map(str, sys.version_info[:3]))) == (
+        verdict["jotty"],
+        verdict["python"],
+    )
+    assert verdict["platform"]
+    assert ("C37", "failed", True) == (c37["rule"], c37["outcome"], 0 < c37["failed"] < c37["tests"])
+    assert "test_c37_entries_are_numbered_without_holes" in c37["message"]
+    assert ("C46", "left out", 0) == (c46["rule"], c46["outcome"], c46["tests"])
+    assert "C46 [D] left out: the backend does not declare 'files' and 'processes'" == c46["reason"]
+
+
+def test_json_may_be_printed(jotty: Jotty) -> None:
+    ran = jotty("conformance", "memory:", "--rule", "C29", "--json", "-")
+
+    assert [("C29", "passed")] == [(one["rule"], one["outcome"]) for one in json.loads(ran.stdout)["rules"]]
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "file"])
+def test_the_store_that_is_named_is_not_touched_and_nothing_is_left_behind(
+    jotty: Jotty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks").write_text("mine")
+    ran = jotty("conformance", f"{scheme}:////{tmp_path}/tasks", "--rule", "C21")
+
+    assert (0, "mine") == (ran.exit_code, (tmp_path / "tasks").read_text())
+    assert [tmp_path / "tasks"] == list(tmp_path.iterdir())
+    assert "C21\tpassed\t3\t0" in ran.stdout
+
+
+def test_without_a_path_the_stores_are_in_the_systems_temporary_directory(
+    jotty: Jotty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = jotty("conformance", "sqlite:", "--rule", "C29")
+
+    assert 0 == ran.exit_code
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_quick_leaves_out_what_needs_processes(jotty: Jotty) -> None:
+    ran = jotty("conformance", "sqlite:", "--rule", "C22", "--rule", "C29", "--quick")
+
+    assert 0 == ran.exit_code
+    assert "C22\tleft out\t0\t0\tC22 [M] left out: it takes real processes" in ran.stdout
+    assert "C29\tpassed\t1\t0" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nosuch:"], "No queue backend named 'nosuch'"),
+        (["tasks.db"], "is like 'sqlite:///tasks.db'"),
+        (["sqlite:///no/such/directory/tasks.db"], "is no directory"),
+        (["memory:a/b"], "Put {} there"),
+        (["memory:", "--rule", "C51"], "There is no rule C51"),
+    ],
+)
+def test_a_wrong_call_is_told_and_tries_nothing(jotty: Jotty, arguments: list[str], told: str) -> None:
+    ran = jotty("conformance", *arguments)
+
+    assert (2, "") == (ran.exit_code, ran.stdout)
+    assert told in ran.stderr
+
+
+def test_without_pytest_the_command_says_which_extra_brings_it() -> None:
+    code = (
+        "import sys; sys.modules['pytest'] = None; sys.argv = ['jotty', 'conformance', 'memory:'];"
+        "from jotty.cli import main; main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (1, "") == (ran.returncode, ran.stdout)
+    assert "Error: 'pytest' is not installed. Install it with: pip install 'jotty[testing]'\n" == ran.stderr
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_in_a_process_of_its_own_a_failure_shows_the_values_and_nothing_is_left_behind(
+    command: str, tmp_path: Path
+) -> None:
+    for place in ("here", "temporary"):
+        (tmp_path / place).mkdir()
+    ran = subprocess.run(
+        [command, "conformance", "forgetful:", "--rule", "C37", "--rule", "C13", "--quick"],
+        cwd=tmp_path / "here",
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path / "temporary")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 5 == ran.returncode
+    assert "assert [2, 3, 3, 6] == [3, 4, 4, 7]" in ran.stdout
+    assert [] == [*(tmp_path / "here").iterdir(), *(tmp_path / "temporary").iterdir()]
