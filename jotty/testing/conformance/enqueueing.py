@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["EnqueueRules"]
 
 LONG: Final = "x" * 201
+ROUNDS: Final = 25  # of 60 writes: more than a log takes before it is to be replaced by a snapshot
 WRONG_VALUES: Final[dict[str, list[Any]]] = {
     "priority": [0, 6, -1, True, "high", 2.0, None],
     "delay": [-1, -0.001, float("nan"), float("inf"), True, "1", 1e12],
@@ -78,6 +79,26 @@ class EnqueueRules(Rules):
 
         assert before == after
         assert {task.id for task in tasks} <= set(after)
+
+    async def test_c06_what_is_kept_outlives_very_much_that_comes_and_goes(
+        self, factory: QueueFactory
+    ) -> None:
+        """C6: a task survives, also where the store tidies up, for who has it open and who comes later."""
+        async with factory.open() as queue, factory.open() as behind:
+            for status in TaskStatus:
+                await brought_to(queue, status)
+            await queue.record(await claim_one(queue, lane="pending"), [{"kind": "noted"}])
+            before = await everything(behind)
+            for _ in range(ROUNDS):
+                for task in await queue.enqueue_many([NewTask("x" * 2000) for _ in range(20)]):
+                    await queue.cancel(task.id)
+                    await queue.delete(task.id)
+            seen = await everything(queue), await everything(behind)
+        async with factory.open() as fresh:
+            found = await everything(fresh)
+
+        assert (before, before) == seen
+        assert before == found
 
     async def test_c06_a_task_comes_back_as_it_was_enqueued(
         self, queue: TaskQueue, clock: VirtualClock

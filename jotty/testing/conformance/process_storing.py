@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import anyio
@@ -135,6 +136,8 @@ class ProcessStoringRules(RealRules):
         """C43: after fork: works, or a clear error; the parent is unharmed."""
         if not hasattr(os, "fork"):
             leave_out(request, "the system cannot fork")
+        if find_spec(loop) is None:
+            leave_out(request, f"{loop} is not installed")
         process = harness.start("forker", loop=loop)
         harness.finish(process)
         told = {event.details["by"]: event.details["outcome"] for event in of_kind(harness.events(), "used")}

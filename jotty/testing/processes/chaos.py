@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -141,7 +142,7 @@ class Chaos:
 
     def _new_worker(self) -> Process:
         self._started += 1
-        loop = "trio" if self._started % 2 else "asyncio"
+        loop = "trio" if self._started % 2 and find_spec("trio") else "asyncio"
         lifetime = self.kills * self.interval * 4 + self.patience
         point = self.random.choice(self.points) if self.points and self.random.random() < 0.2 else None
         visit = self.random.randrange(1, 30)
