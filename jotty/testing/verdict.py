@@ -233,8 +233,14 @@ def _what_ended_stays_so(story: Story) -> Iterator[Violation]:
 
 def _what_was_deleted_stays_away(story: Story) -> Iterator[Violation]:
     deletions = story.by_kind["deleted"]
+    # who was stopped after its claim may begin what others have ended and deleted since; it will lose the lease
+    held_before = {
+        lease.number for lease in story.leases if deletions and lease.first.since <= deletions[0].time
+    }
     for kind in ("claimed", "started", "settled", "deleted", "final"):
         for event in story.by_kind[kind]:
+            if kind == "started" and event.lease in held_before:
+                continue
             if deletions and event.since > deletions[0].time:
                 what = f"task {story.task} was deleted, and is there again ({kind})"
                 yield Violation("C2", what, (deletions[0], event))
