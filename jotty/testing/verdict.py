@@ -233,10 +233,8 @@ def _what_ended_stays_so(story: Story) -> Iterator[Violation]:
 
 def _what_was_deleted_stays_away(story: Story) -> Iterator[Violation]:
     deletions = story.by_kind["deleted"]
-    # who was stopped after its claim may begin what others have ended and deleted since; it will lose the lease
-    held_before = {
-        lease.number for lease in story.leases if deletions and lease.first.since <= deletions[0].time
-    }
+    # who was stopped after its claim may begin what others have deleted since, and will lose the lease
+    held_before = {one.number for one in story.leases if deletions and one.first.since <= deletions[0].time}
     for kind in ("claimed", "started", "settled", "deleted", "final"):
         for event in story.by_kind[kind]:
             if kind == "started" and event.lease in held_before:

@@ -463,3 +463,21 @@ def test_a_reader_gives_each_event_once(tmp_path: Path) -> None:
     assert ["first"] == [event.task for event in first]
     assert ["second", "third"] == [event.task for event in rest]
     assert [] == reader.read()
+
+
+def test_who_was_stopped_may_begin_what_has_been_deleted_meanwhile() -> None:
+    """It was given the task before, and loses the lease at its first write."""
+    told = [
+        Event(1, "client", "enqueued", "t", details={"is_new": True}),
+        Event(2, "slow", "claimed", "t", 1, {"lease_us": 5, "attempt": 1}),
+        Event(3, "slow", "stopped"),
+        Event(20, "quick", "claimed", "t", 2, {"lease_us": 5, "attempt": 2}),
+        Event(21, "quick", "started", "t", 2),
+        Event(22, "quick", "settled", "t", 2, {"status": "completed", "attempt": 2}),
+        Event(23, "client", "deleted", "t"),
+        Event(30, "slow", "continued"),
+        Event(31, "slow", "started", "t", 1),
+        Event(32, "slow", "lost", "t", 1),
+    ]
+
+    assert [] == [one for one in check_history(told).violations if one.rule == "C2"]
