@@ -156,6 +156,27 @@ def test_a_process_is_killed_at_a_system_call(harness: Harness) -> None:
     assert ("pwrite64", 2) == trace.places()[-1]
 
 
+def test_a_word_to_a_process_that_was_killed_is_not_heard(harness: Harness) -> None:
+    process = harness.start("caller", calls=["enqueue"], waits=True)
+    harness.until("ready", process)
+    harness.kill(process)
+    process.send("go")
+
+    assert harness.outlive(process)
+
+
+def test_a_process_may_be_killed_before_it_goes_on(harness: Harness) -> None:
+    if not is_traceable():
+        pytest.skip("left out: no strace")
+    process = harness.start("worker")  # which calls write by itself
+    harness.until("claiming", process)
+    with traced(process, WRITES, kill_at=("flock", 1)):
+        was_killed = harness.outlive(process)
+        process.send("go")
+
+    assert was_killed
+
+
 def test_constants_are_changed_in_every_process(tmp_path: Path) -> None:
     tuning = {"jotty.core.queue.task.MAX_NAME": 2}
     with Harness(f"sqlite:///{tmp_path}/tasks.db", tmp_path, tuning=tuning) as harness:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -65,10 +66,10 @@ class Process:
         return self.popen.poll() == -signal.SIGKILL
 
     def send(self, word: str) -> None:
-        """Send a word to its standard input."""
+        """Send a word to its standard input; one that has ended meanwhile does not hear it."""
         assert self.popen.stdin is not None
-        self.popen.stdin.write(f"{word}\n".encode())
-        self.popen.stdin.flush()
+        with suppress(BrokenPipeError):
+            self.popen.stdin.write(f"{word}\n".encode())
 
 
 class Harness:
@@ -153,7 +154,7 @@ class Harness:
         errors = self.directory / f"{name}.errors"
         with errors.open("wb") as file, (self.directory / f"{name}.out").open("wb") as out:
             popen = subprocess.Popen(  # noqa: S603 - the commands are the tests' own
-                command, stdin=subprocess.PIPE, stdout=out, stderr=file, env=os.environ | environment
+                command, bufsize=0, stdin=subprocess.PIPE, stdout=out, stderr=file, env=os.environ | environment
             )
         process = Process(name, popen, errors)
         self.processes.append(process)

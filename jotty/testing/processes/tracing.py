@@ -80,7 +80,7 @@ def traced(
         command += ["-e", f"inject={kill_at[0]}:signal=KILL:when={kill_at[1]}"]
     tracer = subprocess.Popen([*command, "-p", str(process.popen.pid)], stderr=subprocess.PIPE)  # noqa: S603
     try:
-        _wait_until_attached(process.popen.pid, tracer)
+        _wait_until_attached(process, tracer)
         yield Trace(path)
         tracer.wait(_PATIENCE)
     finally:
@@ -88,9 +88,18 @@ def traced(
         tracer.communicate()
 
 
-def _wait_until_attached(pid: int, tracer: subprocess.Popen[bytes]) -> None:
+def _wait_until_attached(process: Process, tracer: subprocess.Popen[bytes]) -> None:
+    """Return when each thread is traced, or when one that was has ended the process already."""
     deadline = time.monotonic() + _PATIENCE
-    while any("TracerPid:\t0" in status.read_text() for status in Path(f"/proc/{pid}/task").glob("*/status")):
-        assert tracer.poll() is None, "strace could not attach itself"
+    while process.is_alive and not _is_traced(process.popen.pid):
+        assert tracer.poll() is None or not process.is_alive, "strace could not attach itself"
         assert time.monotonic() < deadline, "strace did not attach itself"
         time.sleep(0.005)
+
+
+def _is_traced(pid: int) -> bool:
+    try:
+        states = [status.read_text() for status in Path(f"/proc/{pid}/task").glob("*/status")]
+    except OSError:  # a thread ended as it was looked at
+        return False
+    return not any("TracerPid:\t0" in state for state in states)
