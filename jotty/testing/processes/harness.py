@@ -154,7 +154,12 @@ class Harness:
         errors = self.directory / f"{name}.errors"
         with errors.open("wb") as file, (self.directory / f"{name}.out").open("wb") as out:
             popen = subprocess.Popen(  # noqa: S603 - the commands are the tests' own
-                command, bufsize=0, stdin=subprocess.PIPE, stdout=out, stderr=file, env=os.environ | environment
+                command,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=file,
+                env=os.environ | environment,
             )
         process = Process(name, popen, errors)
         self.processes.append(process)
