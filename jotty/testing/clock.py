@@ -46,6 +46,7 @@ class VirtualClock:
         self._alarms: list[tuple[int, int, Callable[[], object]]] = []
         self._order = 0
         self._live: set[int] = set()
+        self._timeouts: dict[anyio.CancelScope, Callable[[], None]] = {}
         self._held = 0
         self._news = anyio.Event()
         self._is_jumping = False
@@ -79,17 +80,20 @@ class VirtualClock:
     def timeout(self, seconds: float | None) -> Iterator[anyio.CancelScope]:
         """Open a cancel scope that is cancelled once the clock has been moved this far."""
         with anyio.CancelScope() as scope:
-            if seconds is None:
+            self.move_timeout(scope, seconds)
+            try:
                 yield scope
-            elif seconds <= 0:
-                scope.cancel()
-                yield scope
-            else:
-                drop = self.call_later(seconds, scope.cancel)
-                try:
-                    yield scope
-                finally:
-                    drop()
+            finally:
+                self.move_timeout(scope, None)
+
+    def move_timeout(self, scope: anyio.CancelScope, seconds: float | None) -> None:
+        """Have a scope cancelled once the clock has been moved this far from now instead; None for never."""
+        if drop := self._timeouts.pop(scope, None):
+            drop()
+        if seconds is not None and seconds <= 0:
+            scope.cancel()
+        elif seconds is not None:
+            self._timeouts[scope] = self.call_later(seconds, scope.cancel)
 
     def every(self, seconds: float) -> float:
         """Return these seconds, or `idle` where that is longer."""

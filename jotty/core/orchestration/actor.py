@@ -113,6 +113,11 @@ def _policy(value: RetryPolicy | float | None) -> RetryPolicy:
     return RetryPolicy() if value is None else RetryPolicy(delay=value)
 
 
+def is_conductor(call: Any) -> bool:
+    """Tell whether this is a conductor, which runs as a graph within the graph."""
+    return bool(getattr(type(call), "conducts", False))
+
+
 def _is_agent(call: Any) -> bool:
     """Tell whether this is an object of an agent library rather than a function."""
     if inspect.isroutine(call) or inspect.isclass(call):
@@ -124,6 +129,9 @@ def _target_of(call: Any) -> Callable[..., Any]:
     """Return what is really called."""
     if isinstance(call, Actor):
         raise TypeError(f"{call!r} is an actor already. Change it by attrs.evolve(actor, ...).")
+    if is_conductor(call):
+        run: Callable[..., Any] = call.run
+        return run
     if not _is_agent(call):
         if callable(call):
             function: Callable[..., Any] = call
@@ -136,10 +144,14 @@ def _target_of(call: Any) -> Callable[..., Any]:
     raise TypeError(f"The agent {call!r} has neither an async run() nor an async __call__().")
 
 
+def _kind_of(made: Actor[..., Any]) -> ActorKind:
+    return ActorKind.GRAPH if is_conductor(made.call) else kind_of(made.target)
+
+
 def _prompt_of(made: Actor[..., Any]) -> str | Callable[..., Any] | None:
     if made.prompt is not None:
         return made.prompt
-    return "goal" if _is_agent(made.call) else None
+    return "goal" if _is_agent(made.call) and not is_conductor(made.call) else None
 
 
 def _invoked(made: Actor[..., Any]) -> Callable[..., Any]:
@@ -156,6 +168,10 @@ def _invoked(made: Actor[..., Any]) -> Callable[..., Any]:
 
 
 def _wanted(made: Actor[..., Any]) -> Signature:
+    call: Any = made.call
+    if is_conductor(call):
+        found: Signature = call.signature()
+        return found
     prompt = _prompt_of(made)
     if prompt is None:
         return read_signature(made.target)
@@ -180,9 +196,9 @@ class Actor(Generic[P, R]):
     Actors compare by identity; `attrs.evolve(actor, retries=2)` makes a changed copy.
 
     Attributes:
-        name: What others bind to. Not empty, and without a '#'.
-        call: An async or plain function, an async generator, or an object with a `name` and an
-            async `run` or `__call__`.
+        name: What others bind to. Not empty, and without a '#' or '/'.
+        call: An async or plain function, an async generator, an object with a `name` and an async
+            `run` or `__call__`, or a Conductor, whose actors then run as a graph within the graph.
         bind: Renames: parameter to the name of what it gets.
         depends_on: Actors that must be settled first, although nothing of them is bound.
         when: A plain function, bound like the actor, that tells whether to run it. It is called on
@@ -190,10 +206,10 @@ class Actor(Generic[P, R]):
         retries: How often a failed attempt is repeated.
         backoff: How long to wait before that: a policy, or the seconds of the first wait.
         timeout: Seconds that an attempt may take, or None.
-        on_demand: Run only when another actor returns `Goto(name)`.
+        on_demand: Run only when another actor returns `Goto(name)`, or spawns it.
         limit: The name of the conductor's limit that this actor shares, or None.
         on_error: "raise" or "continue"; None leaves it to the conductor.
-        version: Kept for runs that record their steps; it has no effect yet.
+        version: In a run from a queue, finished steps of another version run again after a restart.
         prompt: For callables that take one positional prompt: the name of what it is, or a
             function, bound like the actor, that makes it. The default for objects is the goal.
         target: The function or method that is called in the end (derived).
@@ -222,7 +238,7 @@ class Actor(Generic[P, R]):
     version: str | int | None = None
     prompt: str | Callable[..., Any] | None = None
     target: Callable[P, R] = _derived(lambda made: _target_of(made.call))
-    kind: ActorKind = _derived(lambda made: kind_of(made.target))
+    kind: ActorKind = _derived(_kind_of)
     signature: Signature = _derived(_wanted)
     when_signature: Signature | None = _derived(_wanted_by_when)
     policy: RetryPolicy = _derived(lambda made: _policy(made.backoff))
@@ -243,8 +259,8 @@ class Actor(Generic[P, R]):
         return f"Actor({self.name!r})"
 
     def _check(self) -> None:
-        if not isinstance(self.name, str) or not self.name or "#" in self.name:
-            raise ValueError(f"An actor's name must be a text without '#', not {self.name!r}.")
+        if not isinstance(self.name, str) or not self.name or "#" in self.name or "/" in self.name:
+            raise ValueError(f"An actor's name must be a text without '#' and '/', not {self.name!r}.")
         if not is_count(self.retries, 0):
             raise ValueError(f"retries of {self.name!r} must be an int >= 0, not {self.retries!r}.")
         if self.timeout is not None and not is_seconds(self.timeout):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .context import ActorContext
     from .events import Event
+    from .memory import Memory
 
 __all__ = ["Announcer", "Listener"]
 
@@ -32,20 +33,33 @@ class Announcer:
     An event that comes from another thread is delivered soon, in that thread's order.
     """
 
-    def __init__(self, run_id: str, clock: Clock, listener: Listener | None) -> None:
+    def __init__(
+        self, run_id: str, clock: Clock, listener: Listener | None, memory: Memory | None = None
+    ) -> None:
         self.run_id = run_id
         self.usage = UsageMeter()
         self._clock = clock
-        self._is_heard = listener is not None
+        self._is_heard = listener is not None or memory is not None
         self._listen = listener or _ignore
+        self._memory = memory
         self._seq = 0
         self._loop = EventLoop()
         self._thread = get_ident()
 
-    def tell(self, type: str, **fields: Any) -> None:  # noqa: A002  # the event's own key
-        """Deliver an event now; only on the event loop."""
+    def now(self) -> float:
+        """Return the time as events tell it, in seconds."""
+        return self._clock.now() / MICROSECONDS
+
+    def tell(self, type: str, note: dict[str, Any] | None = None, **fields: Any) -> None:  # noqa: A002  # the event's own key
+        """Deliver an event now; only on the event loop.
+
+        Args:
+            type: The event's type.
+            note: What the memory of a durable run keeps beside it; see `Memory.put`.
+            **fields: The rest of the event.
+        """
         if self._is_heard:
-            self._deliver(type, self._clock.now(), fields)
+            self._deliver(type, self._clock.now(), fields, note)
 
     def tell_of(self, ctx: ActorContext, type: str, fields: dict[str, Any]) -> None:  # noqa: A002
         """Deliver an event of an actor from any thread; nothing if its attempt is over by then."""
@@ -60,15 +74,30 @@ class Announcer:
     def count(self, model: str, input_tokens: int, output_tokens: int, cost: float) -> None:
         """Sum up what a model consumed, from any thread."""
         if get_ident() == self._thread:
-            self.usage.add(model, input_tokens, output_tokens, cost)
+            self._count(model, input_tokens, output_tokens, cost)
         else:
-            self._loop.call_soon(self.usage.add, model, input_tokens, output_tokens, cost)
+            self._loop.call_soon(self._count, model, input_tokens, output_tokens, cost)
+
+    def _count(self, model: str, input_tokens: int, output_tokens: int, cost: float) -> None:
+        self.usage.add(model, input_tokens, output_tokens, cost)
+        if self._memory is not None:
+            self._memory.note(
+                "usage", model=model, input_tokens=input_tokens, output_tokens=output_tokens, cost=cost
+            )
 
     def _deliver_of(self, ctx: ActorContext, type: str, now: int, fields: dict[str, Any]) -> None:  # noqa: A002
         if not ctx.is_over:
             self._deliver(type, now, {"agent": ctx.agent, "attempt": ctx.attempt, **fields})
 
-    def _deliver(self, type: str, now: int, fields: dict[str, Any]) -> None:  # noqa: A002
+    def _deliver(
+        self,
+        type: str,  # noqa: A002
+        now: int,
+        fields: dict[str, Any],
+        note: dict[str, Any] | None = None,
+    ) -> None:
         self._seq += 1
-        common = {"type": type, "run_id": self.run_id, "seq": self._seq, "time": now / MICROSECONDS}
-        self._listen(cast("Event", {**common, **fields}))
+        event = {"type": type, "run_id": self.run_id, "seq": self._seq, "time": now / MICROSECONDS, **fields}
+        if self._memory is not None:
+            self._memory.put(event, note)
+        self._listen(cast("Event", event))

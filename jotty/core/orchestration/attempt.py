@@ -123,11 +123,12 @@ class _Job:
         return self._turn.acquire(blocking=False)
 
 
-async def in_thread(call: Callable[[], Any], ctx: ActorContext, *, clock: Clock, grace: float) -> Any:
+async def in_thread(call: Callable[[], Any], ctx: ActorContext, *, clock: Clock, grace: float | None) -> Any:
     """Run a plain function in a thread, which sees the contextvars of the caller.
 
     The caller holds a token of the default thread limiter for it. If it is cancelled,
-    `ctx.cancelled` is set, and after this many seconds the thread is left to itself with a warning.
+    `ctx.cancelled` is set, and after this many seconds the thread is left to itself with a warning; None
+    waits for it however long it takes.
     Virtual time stands still while it works.
 
     Raises:
@@ -143,7 +144,7 @@ async def in_thread(call: Callable[[], Any], ctx: ActorContext, *, clock: Clock,
             raise
 
 
-async def _let_end(job: _Job, ctx: ActorContext, grace: float) -> None:
+async def _let_end(job: _Job, ctx: ActorContext, grace: float | None) -> None:
     if job.take():
         return
     with anyio.move_on_after(grace, shield=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import attrs
 
-from jotty.core.queue import Finished, QueueManager, TaskQueue
+from jotty.core.queue import Finished, Parked, QueueManager, TaskQueue
 from jotty.errors import ActorError, GraphError, Unhandled
 
 from .blame import describe_frames
+from .digests import fingerprint
 from .foreign import relayed
-from .journaling import JournalWriters, fold_run, stream_run, whole_result
+from .journaling import JournalWriters, answer_run, fold_run, stream_run, whole_result
+from .memory import Suspended
 from .orchestrator import ConductorLike, GraphOrchestrator
 from .resources import opened, scoped
 from .result import result_of
@@ -27,11 +30,14 @@ if TYPE_CHECKING:
     from jotty.core.queue import Cursor, EnqueueOptions, Task
 
     from .events import Event
+    from .journaling import JournalWriter
     from .orchestrator import Orchestrator
 
 __all__ = ["BackgroundRuns"]
 
-Work = Callable[[Callable[[Any], None]], Awaitable[Any]]
+Work = Callable[[], Awaitable[Any]]
+
+logger = logging.getLogger("jotty.queue")
 
 
 class NamedConductor(ConductorLike, Protocol):
@@ -39,6 +45,9 @@ class NamedConductor(ConductorLike, Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def on_change(self) -> str: ...
 
 
 class BackgroundRuns:
@@ -77,12 +86,16 @@ class BackgroundRuns:
         context: Mapping[str, Any] | None,
         priority: int,
         max_iterations: int,
+        *,
+        outputs: Mapping[str, Any] | None,
         options: EnqueueOptions,
     ) -> str:
         """Store a goal, after checking that it can run, and return its id."""
-        ticket = Ticket(actors=self._actor_names(), max_iterations=max_iterations)
+        ticket = Ticket(
+            actors=self._actor_names(), max_iterations=max_iterations, outputs=dict(outputs or {})
+        )
         if isinstance(self._orchestrator, GraphOrchestrator):
-            self._orchestrator.prepare(goal, context, max_iterations)
+            self._orchestrator.prepare(goal, context, max_iterations, outputs=outputs)
             mode, order = self._orchestrator.mode, self._orchestrator.agent_order
             ticket = attrs.evolve(ticket, mode=mode, agent_order=order)
         metadata = options.get("metadata")
@@ -157,14 +170,24 @@ class BackgroundRuns:
         """Cancel a goal."""
         return await self.queue.cancel(task_id)
 
+    async def answer(self, task_id: str, key: str, value: Any) -> None:
+        """Answer a question of a goal."""
+        await answer_run(self.queue, task_id, key, value)
+
     # Running one goal
 
-    async def _handle(self, task: Task, shared: Mapping[str, Any], writers: JournalWriters) -> Finished:
+    async def _handle(
+        self, task: Task, shared: Mapping[str, Any], writers: JournalWriters
+    ) -> Finished | Parked:
         """Run a task's goal, its events written to the journal as they come."""
         with anyio.CancelScope() as scope, writers.writer(task, scope) as writer:
             try:
-                run = self._prepared(task, shared)
-                result = await run(writer.put)
+                await writer.recall()
+                run = self._prepared(task, shared, writer)
+                result = await run()
+            except Suspended as waits:
+                until = None if waits.until is None else self._store_instant(waits.until)
+                return Parked(waits.awaiting, until, await writer.rest())
             except BaseException as error:
                 await writer.flush_last()
                 if isinstance(error, KeyboardInterrupt) and (agent := _culprit(error)):
@@ -176,7 +199,11 @@ class BackgroundRuns:
     def _actor_names(self) -> tuple[str, ...]:
         return tuple(actor.name for actor in self._conductor.actors)
 
-    def _prepared(self, task: Task, shared: Mapping[str, Any]) -> Work:
+    def _store_instant(self, until: int) -> int:
+        """Return an instant of the conductor's clock as one of the store's."""
+        return until - self._conductor.clock.now() + self.queue.backend.now()
+
+    def _prepared(self, task: Task, shared: Mapping[str, Any], writer: JournalWriter) -> Work:
         """Return what runs a task's goal.
 
         Raises:
@@ -187,16 +214,38 @@ class BackgroundRuns:
         try:
             if not isinstance(self._orchestrator, GraphOrchestrator):
                 stream = self._orchestrator.run_stream(task.goal, task.context, ticket.max_iterations)
-                return partial(relayed, stream)
+                return partial(relayed, stream, writer.put)
             if not isinstance(task.goal, str):
                 raise Unhandled(f"its goal is {task.goal!r:.200}, and actors run towards a text.")
             orchestrator = self._orchestrator_of(ticket, self._orchestrator)
             run = orchestrator.prepare(
-                task.goal, task.context, ticket.max_iterations, shared=shared, run_id=task.id
+                task.goal,
+                task.context,
+                ticket.max_iterations,
+                outputs=ticket.outputs,
+                shared=shared,
+                run_id=task.id,
+                memory=writer,
             )
         except (AttributeError, TypeError, ValueError) as error:
             raise GraphError("The task cannot be run by this workflow.", str(error)) from error
+        self._check_change(task, writer.begun, fingerprint(run.graph))
         return run.execute
+
+    def _check_change(self, task: Task, begun: str | None, now: str) -> None:
+        """Tell of a run that began with another graph.
+
+        Raises:
+            Unhandled: It is left to those that have this graph.
+        """
+        if begun is None or begun == now:
+            return
+        if self._conductor.on_change == "raise":
+            raise Unhandled(
+                "it began with other actors, or in another version of them. Run a worker that has those, "
+                "or make the conductor with on_change='rerun'."
+            )
+        logger.warning("Task %s began with other actors than these: what does not fit runs again.", task.id)
 
     def _orchestrator_of(self, ticket: Ticket, default: GraphOrchestrator) -> GraphOrchestrator:
         """Return what runs a goal in the mode and order that it carries."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random as random_module
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, Unpack
 
 from jotty.core.queue import DEFAULT_RETENTION, SystemClock, check_name
 from jotty.errors import GraphError
 
-from .actor import ERROR_POLICIES, ErrorPolicy, Limit, as_actor, is_count
+from .actor import ERROR_POLICIES, ErrorPolicy, Limit, as_actor, is_count, is_seconds
 from .binding import RESERVED, listed
 from .graph import GraphMode, check_actors
+from .limiter import Limiters
 from .orchestrator import GraphOrchestrator
+from .signature import Parameter, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,9 +25,14 @@ if TYPE_CHECKING:
     from .actor import ActorLike, AnyActor
     from .background import BackgroundRuns
     from .graph import Graph
+    from .options import RunOptions
     from .result import Result
 
 __all__ = ["Conductor", "check_queue"]
+
+
+ChangePolicy: TypeAlias = Literal["rerun", "raise"]
+CHANGE_POLICIES = ("rerun", "raise")
 
 
 class Conductor:
@@ -46,14 +53,23 @@ class Conductor:
         output: The actor, or the actors, whose output is the final one; None for those that nothing
             follows.
         on_error: "raise": a failing actor ends the run. "continue": it is absent, and the run goes on.
+        on_change: What becomes of a queued run that began with other actors than these, when it goes on.
+            "rerun": what still fits is kept, and what does not runs again. "raise": it is left to workers
+            that have the actors it began with.
+        thread_grace: Seconds that a cancelled actor in a thread is waited for, before it is left to itself
+            with a warning; None for as long as it takes.
         clock: The time.
         random: The source of chance.
+        limiters: What holds the actors of all its runs in this process to the limits.
+        conducts: True: what tells a conductor from an agent.
 
     Raises:
         GraphError: Two actors have one name or a reserved one, or an unknown actor or limit is named.
         TypeError: An actor is nothing that can be run, or a limit is no Limit.
         ValueError: A setting is out of its range.
     """
+
+    conducts: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -66,6 +82,8 @@ class Conductor:
         max_parallel: int | None = None,
         output: str | Sequence[str] | None = None,
         on_error: ErrorPolicy = "raise",
+        on_change: ChangePolicy = "rerun",
+        thread_grace: float | None = 5.0,
         clock: Clock | None = None,
         random: Random | None = None,
     ) -> None:
@@ -79,10 +97,13 @@ class Conductor:
         self.max_parallel = max_parallel
         self.output = output if output is None or isinstance(output, str) else tuple(output)
         self.on_error: ErrorPolicy = on_error
+        self.on_change: ChangePolicy = on_change
+        self.thread_grace = thread_grace
         self.clock: Clock = clock or SystemClock()
         self.random: Random = random or random_module.Random()
         self._check()
-        self._dynamic = GraphOrchestrator(self)
+        self.limiters = Limiters(self.limits, self.clock)
+        self._dynamic = GraphOrchestrator(self, thread_grace=thread_grace)
         self._runs: BackgroundRuns | None = None
 
     async def run(
@@ -118,6 +139,7 @@ class Conductor:
         priority: int = 3,
         *,
         max_iterations: int = 100,
+        outputs: Mapping[str, Any] | None = None,
         **options: Unpack[EnqueueOptions],
     ) -> str:
         """Put a goal on the task queue, to be run in dynamic mode, and return its id.
@@ -127,7 +149,9 @@ class Conductor:
         Raises:
             RuntimeError: The conductor has no task queue.
         """
-        return await self._background().enqueue(goal, context, priority, max_iterations, options)
+        return await self._background().enqueue(
+            goal, context, priority, max_iterations, outputs=outputs, options=options
+        )
 
     async def process_queue(
         self,
@@ -195,6 +219,22 @@ class Conductor:
         """
         return GraphOrchestrator(self, mode, agent_order).graph(context=context)
 
+    def signature(self) -> Signature:
+        """Return what it takes as an actor of another conductor: what its actors bind that is not here."""
+        own = {*RESERVED, *self.resources, *(each.name for each in self.actors)}
+        found: dict[str, Parameter] = {"goal": Parameter("goal")}
+        for each in self.actors:
+            for parameter in (*each.signature.parameters, *(each.when_signature or Signature(())).parameters):
+                name = each.bind.get(parameter.name, parameter.name)
+                if name not in own and (name not in found or parameter.required):
+                    default = None if each.on_demand and parameter.required else parameter.default
+                    found[name] = Parameter(name, default)
+        return Signature(tuple(found.values()))
+
+    def within(self, goal: Any, context: Mapping[str, Any], outer: RunOptions) -> tuple[Graph, RunOptions]:
+        """Return what its run is made of within that of another conductor; see `GraphOrchestrator.within`."""
+        return self._dynamic.within(goal, context, outer)
+
     def __repr__(self) -> str:
         return f"Conductor({self.name!r}: {listed(each.name for each in self.actors)})"
 
@@ -205,6 +245,10 @@ class Conductor:
         check_queue("task_queue", self.task_queue)
         if self.on_error not in ERROR_POLICIES:
             raise ValueError(f"on_error must be 'raise' or 'continue', not {self.on_error!r}.")
+        if self.on_change not in CHANGE_POLICIES:
+            raise ValueError(f"on_change must be 'rerun' or 'raise', not {self.on_change!r}.")
+        if self.thread_grace is not None and (not is_seconds(self.thread_grace) and self.thread_grace != 0):
+            raise ValueError(f"thread_grace must be seconds >= 0, or None, not {self.thread_grace!r}.")
         if self.max_parallel is not None and not is_count(self.max_parallel, 1):
             raise ValueError(
                 f"max_parallel must be an int of at least 1, or None, not {self.max_parallel!r}."

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .questions import NO_DEFAULT
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from .actor import ActorLike
+    from .spawning import Handle
 
 __all__ = ["ActorContext", "FakeContext"]
 
@@ -19,15 +24,49 @@ class _Voice(Protocol):
     def count(self, model: str, input_tokens: int, output_tokens: int, cost: float, /) -> None: ...
 
 
+class _Backstage(Protocol):
+    """What carries out what an actor asks its run for."""
+
+    def spawn(
+        self, actor: ActorLike, key: str | None, after: Iterable[Handle], inputs: Mapping[str, Any], /
+    ) -> Handle: ...
+
+    async def call(self, actor: ActorLike, key: str | None, inputs: Mapping[str, Any], /) -> Any: ...
+
+    async def map(
+        self,
+        actor: ActorLike,
+        items: Iterable[Any],
+        key: Callable[[Any], str] | None,
+        limit: int | None,
+        inputs: Mapping[str, Any],
+        /,
+    ) -> list[Any]: ...
+
+    async def step(self, key: str, call: Callable[..., Any], args: Sequence[Any], /) -> Any: ...
+
+    async def ask(
+        self,
+        question: str,
+        key: str | None,
+        options: Sequence[Any] | None,
+        timeout: float | None,
+        default: Any,
+        /,
+    ) -> Any: ...
+
+
 class ActorContext:
     """One attempt of an actor, seen from within.
 
     Telling is immediate, never waits, and may be done from any thread. What is told after the
-    attempt is over is dropped.
+    attempt is over is dropped. To spawn, call, map, step and ask takes an async actor; while it waits in
+    one of these, it holds neither a place under `max_parallel` nor its limit.
 
     Attributes:
         actor: The actor's name.
-        agent: The node's name, which the events carry; that of the actor but for `name#2`.
+        agent: The node's name, which the events carry: that of the actor, but for `name#2` in a static order,
+            `plan/search[a]` for what `plan` has spawned, and `report/write` within a conductor `report`.
         run_id: The run.
         attempt: Which attempt this is, from 1.
         round: How often a Goto has reset the actor before.
@@ -42,6 +81,7 @@ class ActorContext:
 
     __slots__ = (
         "__weakref__",
+        "_backstage",
         "_voice",
         "actor",
         "agent",
@@ -68,8 +108,10 @@ class ActorContext:
         goal: str,
         context: Mapping[str, Any],
         history: Sequence[Any],
+        backstage: _Backstage | None = None,
     ) -> None:
         self._voice = voice
+        self._backstage = backstage
         self.actor = actor
         self.agent = agent
         self.run_id = run_id
@@ -121,6 +163,121 @@ class ActorContext:
     ) -> None:
         """Report what a model consumed; the metadata holds the sum, failed attempts included."""
         self._voice.count(model, input_tokens, output_tokens, cost)
+
+    # What an actor asks its run for
+
+    def spawn(
+        self, actor: ActorLike, /, *, key: str | None = None, after: Iterable[Handle] = (), **inputs: Any
+    ) -> Handle:
+        """Have another actor run beside this one, and return a handle: to await, or to depend on.
+
+        This actor settles after all that it has spawned. If it is cancelled, returns a Goto or an End, or
+        fails, what it has spawned is cancelled and awaited, too.
+
+        In a durable run, what has finished does not run again when this actor has to: it is known by its key
+        and its inputs, never by the order of the calls.
+
+        Args:
+            actor: The name of one of the conductor's actors, or any actor. Its `when` is not asked.
+            key: Tells it apart from others of that actor spawned here; by default made of the inputs.
+            after: Handles of what must be settled first.
+            **inputs: Arguments, by parameter; a handle stands for its output. What is not given is bound as
+                in the graph, to outputs of actors that this one descends from.
+
+        Raises:
+            GraphError: There is no such actor, it does not take an input, or lacks one.
+            ValueError: The key is in use here.
+            RuntimeError: This actor is over, or runs in a thread.
+        """
+        return self._stage().spawn(actor, key, after, inputs)
+
+    async def call(self, actor: ActorLike, /, *, key: str | None = None, **inputs: Any) -> Any:
+        """Spawn another actor, wait for it, and return its output; see `spawn`.
+
+        Raises:
+            Exception: What its last attempt raised. Where its failure is continued from, None is returned.
+        """
+        return await self._stage().call(actor, key, inputs)
+
+    async def map(
+        self,
+        actor: ActorLike,
+        items: Iterable[Any],
+        /,
+        *,
+        key: Callable[[Any], str] | None = None,
+        limit: int | None = None,
+        **inputs: Any,
+    ) -> list[Any]:
+        """Spawn an actor for each item, and return the outputs in the order of the items; see `spawn`.
+
+        If one fails, the others are cancelled and awaited, and its exception is raised. Where failures are
+        continued from, None stands in its place.
+
+        Args:
+            actor: Whom to spawn. An item is given to the first parameter that nothing else provides.
+            items: The items.
+            key: Makes the key of an item; by default it is made of the inputs.
+            limit: How many may run at once, or None.
+            **inputs: Further arguments for each.
+
+        Raises:
+            Exception: What an actor's last attempt raised.
+        """
+        return await self._stage().map(actor, items, key, limit, inputs)
+
+    async def step(self, key: str, call: Callable[..., Awaitable[Any] | Any], /, *args: Any) -> Any:
+        """Call a function, and return what it returns: in a durable run once and for all.
+
+        When this actor has to run again, a step that has finished under this key with these arguments gives
+        what it gave. Its value passes the codec of the function's return annotation. A plain function runs
+        in a thread.
+
+        Raises:
+            Exception: What the function raises.
+            PayloadError: In a durable run: its value cannot be stored.
+            ValueError: The key is in use in this attempt.
+        """
+        return await self._stage().step(key, call, args)
+
+    async def ask(
+        self,
+        question: str,
+        *,
+        key: str | None = None,
+        options: Sequence[Any] | None = None,
+        timeout: float | None = None,
+        default: Any = NO_DEFAULT,
+    ) -> Any:
+        """Ask a person, and return the answer.
+
+        In a queue, the task is blocked, and holds no worker, once nothing else of the run can go on; when the
+        answer comes, this actor runs again from its start, and this call returns at once. Nothing that had
+        finished runs again. In `execute`, `on_ask` answers; in a stream, `stream.answer(key, value)`.
+
+        Args:
+            question: What to ask, for a person to read.
+            key: Names the question in the run, for the answer; by default the actor. From the second round of
+                a loop on, it is `key#2`, `key#3`..., so that each round asks anew.
+            options: The answers to choose from, or None for any.
+            timeout: Seconds after which nobody is waited for any more, or None. They begin when it is first
+                asked, and go on while no worker runs.
+            default: What is returned then.
+
+        Raises:
+            InputRequired: Nobody can answer: `execute` was called without `on_ask`.
+            TimeoutError: Nobody has answered in time, and there is no default.
+            ValueError: Another actor waits for an answer under this key, or this is none of the options.
+        """
+        return await self._stage().ask(question, key, options, timeout, default)
+
+    def _stage(self) -> _Backstage:
+        if self._backstage is None or self.is_over:
+            raise RuntimeError(
+                f"Actor {self.agent!r} can't do this now: its attempt is over, or it runs in a thread. "
+                "Make it an async def, and use its ctx only while it runs."
+            )
+        return self._backstage
 
 
 class _Recorder:

@@ -85,13 +85,30 @@ class Dataflow:
 
     def take(self) -> str | None:
         """Take what has been ready for longest, which then counts as running; None if nothing is."""
-        while self._idle and not (self._ready or self.running or self.stopping):
-            self._release()
+        self.rest()
         if not self._ready:
             return None
         name = self._ready.popleft()
         self.running.add(name)
         return name
+
+    def has_ready(self) -> bool:
+        """Whether there is something to take."""
+        self.rest()
+        return bool(self._ready)
+
+    def rest(self) -> None:
+        """Settle what only runs on demand, once nothing else can happen any more."""
+        while self._idle and not (self._ready or self.running or self.stopping):
+            self._release()
+
+    def is_ready(self, name: str, number: int) -> bool:
+        """Whether a node may be taken, in this round."""
+        return name in self._ready and self.rounds[name] == number
+
+    def route(self, outcome: Goto | End) -> tuple[str, ...]:
+        """Follow what an actor came to that is no node of the graph; return what `fold` does."""
+        return self._end(outcome) if isinstance(outcome, End) else self._reset(outcome)
 
     def fold(self, name: str, outcome: Outcome) -> tuple[str, ...]:
         """Settle a node, or follow its Goto or End; also of one that was not taken, but recorded earlier.

@@ -158,11 +158,15 @@ class AgentSkippedEvent(_RunEvent):
 
     Attributes:
         reason: Why, for a person to read.
+        finished: How many nodes of the run are settled now.
+        known: How many there are, as far as is known.
     """
 
     type: Literal["agent_skipped"]
     agent: str
     reason: str
+    finished: int
+    known: int
 
 
 class AgentCancelledEvent(_AgentEvent):
@@ -180,6 +184,8 @@ class AgentCompleteEvent(_AgentEvent):
         target: Where a goto leads, else None.
         reset: The target and what descends from it, whose outputs a goto makes void; else empty.
         seconds: How long it took.
+        finished: How many nodes of the run are settled now.
+        known: How many there are, as far as is known; what is spawned adds to them.
     """
 
     type: Literal["agent_complete"]
@@ -188,6 +194,8 @@ class AgentCompleteEvent(_AgentEvent):
     target: str | None
     reset: list[str]
     seconds: float
+    finished: int
+    known: int
 
 
 class AgentErrorEvent(_AgentEvent):
@@ -196,11 +204,15 @@ class AgentErrorEvent(_AgentEvent):
     Attributes:
         error: Why.
         seconds: How long the execution took.
+        finished: How many nodes of the run are settled now.
+        known: How many there are, as far as is known.
     """
 
     type: Literal["agent_error"]
     error: ErrorInfo
     seconds: float
+    finished: int
+    known: int
 
 
 class InputRequiredEvent(_AgentEvent):

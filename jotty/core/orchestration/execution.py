@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from anyio import current_effective_deadline, get_cancelled_exc_class, to_thread
 
-from jotty.core.queue import RetryLater
+from jotty.core.queue import RetryLater, encode
 from jotty.core.queue.forked import end_if_forked
-from jotty.errors import ActorError, GraphError
+from jotty.errors import ActorError, GraphError, InputRequired, PayloadError
 
 from .attempt import in_thread, iterated, within
 from .binding import split_positional
@@ -19,6 +20,8 @@ from .context import ActorContext
 from .outcome import Done, End, Failed, Goto, Output
 from .result import describe
 from .signature import ActorKind
+from .stage import Stage
+from .timer import Timer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -26,11 +29,14 @@ if TYPE_CHECKING:
     from anyio import CancelScope
 
     from .actor import AnyActor
-    from .announcer import Announcer
-    from .graph import Graph, Node
-    from .options import RunOptions
+    from .graph import Node
+    from .limiter import Limiter
+    from .run import Run
+    from .spawning import Handle
 
 __all__ = ["Execution", "Performer"]
+
+POINTLESS: Final = (GraphError, InputRequired, PayloadError)  # another attempt would only repeat them
 
 
 @attrs.define(eq=False)
@@ -39,30 +45,60 @@ class Execution:
 
     Attributes:
         node: The node.
+        root: The node of the graph that it is, or that has spawned it, however indirectly.
+        label: The node's name in the whole run, which events carry.
         round: How often a Goto has reset it before.
         arguments: What was bound.
         started: When it was started.
+        inputs: The digest of what it is given, in a durable run.
         scope: That of the branch that runs it, once one does; cancelling it ends the execution.
         attempt: The attempt at which it is, from 1.
         ctx: What the actor sees of this attempt, if it sees anything.
+        stage: What carries out what the actor asks for, likewise.
+        data: Its output as JSON, in a durable run, once there is one.
+        limiter: Whose token it holds, if it holds one.
+        lent: Whose token it has given back while it waits for others.
+        has_slot: Whether it counts towards `max_parallel`.
+        waits: In how many waits for others it is.
+        is_idle: Whether it counts as being at work no more.
+        timer: That of its timeout, if it has one.
+        count: What counts as its work instead of itself, if anything does.
     """
 
     node: Node
+    root: Node
+    label: str
     round: int
     arguments: dict[str, Any]
     started: int
+    inputs: str | None = None
     scope: CancelScope = attrs.field(init=False)
     attempt: int = 1
     ctx: ActorContext | None = None
+    stage: Stage | None = None
+    data: bytes | None = None
+    limiter: Limiter | None = None
+    lent: Limiter | None = None
+    has_slot: bool = True
+    waits: int = 0
+    is_idle: bool = False
+    timer: Timer | None = None
+    count: Handle | None = None
+
+    def renew(self) -> None:
+        """Forget the attempt before."""
+        self.ctx = self.stage = self.data = None
 
 
 class Performer:
     """Carries out the executions of one run, each attempt under its own copy of the run's contextvars."""
 
-    def __init__(self, graph: Graph, options: RunOptions, announcer: Announcer) -> None:
-        self._graph = graph
-        self._options = options
-        self._announcer = announcer
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._graph = run.graph
+        self._options = run.options
+        self._announcer = run.state.announcer
+        self._is_coded = run.state.memory is not None or run.options.check_payloads
         self._context = copy_context()
         self._cancelled = get_cancelled_exc_class()
         self._home = os.getpid()
@@ -80,23 +116,16 @@ class Performer:
         postponed = 0
         while True:
             try:
-                value = await self._attempt(execution)
-                end_if_forked(self._home)
-                return self._outcome(value)
+                return await self._attempt(execution)
             except SystemExit as exc:  # argparse, say: it must not take the whole process with it
-                end_if_forked(self._home, exc)
                 failure: BaseException = ActorError(
                     execution.node.actor.name, f"called sys.exit({exc.code!r})"
                 )
                 failure.__cause__ = exc
             except BaseException as exc:  # sorted here, once and for all
-                end_if_forked(self._home, exc)
                 if isinstance(exc, (self._cancelled, GeneratorExit)):
                     raise
                 failure = exc
-            finally:
-                if execution.ctx is not None:
-                    execution.ctx.is_over = True
             postponed = postponed + 1 if isinstance(failure, RetryLater) else 0
             delay = self._delay(execution, failure, postponed)
             if delay is None:
@@ -105,15 +134,57 @@ class Performer:
             execution.attempt += not postponed
             await self._options.clock.sleep(delay)
 
-    def _outcome(self, value: Any) -> Done:
+    async def _attempt(self, execution: Execution) -> Done | Failed:
+        """Try once, with all that the attempt spawns: nothing of it is left when this returns or raises."""
+        execution.renew()
+        try:
+            value = await self._limited(execution)
+            end_if_forked(self._home)
+            outcome = self._outcome(execution, value)
+            if execution.stage is None:
+                return outcome
+            if isinstance(outcome, Output) and (failed := await execution.stage.spawner.settle()):
+                return failed
+        except BaseException as exc:
+            end_if_forked(self._home, exc)
+            await self._end(execution)
+            raise
+        await self._end(execution)
+        return outcome
+
+    async def _end(self, execution: Execution) -> None:
+        if execution.ctx is not None:
+            execution.ctx.is_over = True
+        if execution.stage is not None:
+            await execution.stage.spawner.abandon()
+
+    def _outcome(self, execution: Execution, value: Any) -> Done:
         if isinstance(value, Goto):
             self._graph.check_goto(value)
-        return value if isinstance(value, (Output, Goto, End)) else Output(value)
+        outcome = value if isinstance(value, (Output, Goto, End)) else Output(value)
+        return self._coded(execution, outcome) if self._is_coded else outcome
+
+    def _coded(self, execution: Execution, outcome: Done) -> Done:
+        """Return what is the same on the first run as after a resume.
+
+        Raises:
+            PayloadError: It cannot be stored.
+        """
+        label, limit = execution.label, self._options.max_payload
+        if isinstance(outcome, Goto):
+            what = f"what the Goto of actor {label!r} gives: it"
+            execution.data = encode(dict(outcome.inputs), what, limit=limit)
+            return Goto(outcome.target, **json.loads(execution.data))
+        codec = self._options.codecs.of(execution.node.actor)
+        value = outcome.value if isinstance(outcome, Output) else outcome.output
+        execution.data = codec.dump(value, limit)
+        value = codec.load(execution.data)
+        return Output(value) if isinstance(outcome, Output) else End(value)
 
     def _delay(self, execution: Execution, failure: BaseException, postponed: int) -> float | None:
         """Return the seconds until the next attempt, or None if there is to be none."""
         actor, ctx = execution.node.actor, execution.ctx
-        if not isinstance(failure, Exception) or isinstance(failure, GraphError):
+        if not isinstance(failure, Exception) or isinstance(failure, POINTLESS):
             return None
         if ctx is not None and ctx.has_spoken and not self._options.may_retract:
             return None
@@ -124,11 +195,28 @@ class Performer:
         return actor.policy.backoff(execution.attempt, self._options.random)
 
     def _tell_retry(self, execution: Execution, failure: BaseException, delay: float) -> None:
-        name, attempt = execution.node.name, execution.attempt
+        name, attempt = execution.label, execution.attempt
         error = describe(failure, name, attempt)
         self._announcer.tell("agent_retry", agent=name, attempt=attempt, error=error, delay=delay)
 
-    async def _attempt(self, execution: Execution) -> Any:
+    async def _limited(self, execution: Execution) -> Any:
+        """Call the actor under the limit that it shares; the wait for that takes no place of others."""
+        limit = execution.node.actor.limit
+        if limit is None:
+            return await self._placed(execution)
+        limiter = self._options.limiters.of(limit)
+        if not limiter.try_acquire():
+            async with self._run.without_slot(execution):
+                await limiter.acquire()
+        execution.limiter = limiter
+        try:
+            return await self._placed(execution)
+        finally:
+            if execution.limiter is not None:
+                execution.limiter = None
+                limiter.release()
+
+    async def _placed(self, execution: Execution) -> Any:
         actor = execution.node.actor
         try:
             if actor.kind is not ActorKind.SYNC:
@@ -145,7 +233,9 @@ class Performer:
         actor, context = execution.node.actor, self._context.copy()
         if actor.timeout is None:
             return await within(context, context.run(self._called, execution), actor.name)
-        with self._options.clock.timeout(actor.timeout):
+        clock = self._options.clock
+        with clock.timeout(actor.timeout) as scope:
+            execution.timer = Timer(clock, scope, actor.timeout)
             return await within(context, context.run(self._called, execution), actor.name)
         raise TimeoutError(f"Actor {actor.name!r} took longer than its timeout of {actor.timeout:g} s.")
 
@@ -153,6 +243,8 @@ class Performer:
         """Call the actor, which runs nothing of it yet but the making of a prompt."""
         node, arguments = execution.node, execution.arguments.copy()
         kind, plan, invoke = node.actor.kind, node.plan, node.actor.invoke
+        if kind is ActorKind.GRAPH:
+            return self._run.run_within(execution, arguments)
         ctx = None
         if plan.context is not None or kind is not ActorKind.ASYNC:
             ctx = self._context_of(execution)
@@ -171,14 +263,17 @@ class Performer:
 
     def _context_of(self, execution: Execution) -> ActorContext:
         options = self._options
+        if execution.node.actor.kind is not ActorKind.SYNC:
+            execution.stage = Stage(self._run, execution)
         return ActorContext(
             self._announcer,
             actor=execution.node.actor.name,
-            agent=execution.node.name,
+            agent=execution.label,
             run_id=options.run_id,
             attempt=execution.attempt,
             round=execution.round,
             goal=options.goal,
             context=options.context,
             history=options.history,
+            backstage=execution.stage,
         )

@@ -124,6 +124,17 @@ class Graph:
             found = self._closures[name] = frozenset(self._reach(name))
         return found
 
+    def ancestors(self, name: str) -> frozenset[str]:
+        """Return all that the node descends from."""
+        reached: set[str] = set()
+        todo = list(self.nodes[name].parents)
+        while todo:
+            parent = todo.pop()
+            if parent not in reached:
+                reached.add(parent)
+                todo.extend(self.nodes[parent].parents)
+        return frozenset(reached)
+
     @cached_property
     def _closures(self) -> dict[str, frozenset[str]]:
         return {}

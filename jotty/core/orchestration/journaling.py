@@ -1,4 +1,4 @@
-"""Writing a background run's events to its task's journal, in groups, and reading them back."""
+"""Writing what happens in a background run to its task's journal, in groups, and reading it back."""
 
 from __future__ import annotations
 
@@ -8,27 +8,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import attrs
+from anyio.lowlevel import checkpoint
 
-from jotty.core.queue import (
-    MICROSECONDS,
-    ROOM,
-    Cursor,
-    EncodedEntry,
-    RetryPolicy,
-    TaskStatus,
-    encode,
-    encode_entry,
-)
+from jotty.core.queue import MICROSECONDS, ROOM, Cursor, RetryPolicy, TaskStatus, encode_entry
+from jotty.core.queue.journal import RESERVED_KINDS
 from jotty.errors import PayloadError, QueueError, StorageError, StoreCorrupt, TaskNotFound
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+from .entries import entry_of, event_of, plain_entry
+from .past import Past
+from .questions import check_answer
 
-    from jotty.core.queue import Clock, JournalEntry, Random, Task, TaskQueue
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+
+    from jotty.core.queue import Clock, EncodedEntry, JournalEntry, Random, Task, TaskQueue
 
     from .events import Event
+    from .memory import Record
 
-__all__ = ["JournalWriter", "JournalWriters", "RunFold", "stream_run"]
+__all__ = ["JournalWriter", "JournalWriters", "RunFold", "answer_run", "stream_run"]
 
 GROUP_SECONDS: Final = 0.05
 GROUP_EVENTS: Final = 64
@@ -90,9 +88,10 @@ class JournalWriters:
 
 
 class JournalWriter:
-    """Takes the events of one run as they happen.
+    """The memory of one run: takes what happens, and has what earlier claims have noted.
 
     Attributes:
+        past: What they have noted, once `recall` has read it.
         error: What made its events unstorable, once that is known; the run's scope is then cancelled.
         is_delayed: Whether the store did not answer at the last try; the events wait.
     """
@@ -100,6 +99,8 @@ class JournalWriter:
     def __init__(
         self, queue: TaskQueue, task: Task, run: anyio.CancelScope, notify: Callable[..., None]
     ) -> None:
+        self.past = Past()
+        self.limit = queue.max_payload
         self.error: QueueError | None = None
         self.is_delayed = False
         self._queue = queue
@@ -108,37 +109,112 @@ class JournalWriter:
         self._notify = notify
         self._waiting: list[EncodedEntry] = []
         self._flushing = anyio.Lock()
+        self._caught_up = anyio.Event()
         self._last: int | None = None  # the number of the last entry that is known to be written
         self._is_in_doubt = False
 
-    def put(self, event: Mapping[str, Any]) -> None:
+    # What was
+
+    async def recall(self) -> None:
+        """Read what earlier claims have noted; a first claim has nothing to read.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        if self._task.lease == 1 and not self._task.answered:
+            return
+        async for entry in self._queue.events(self._task.id, follow=False):
+            self.past.add(entry)
+        self._last = self.past.last
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """See `Memory`, as for the next four."""
+        return self.past.records
+
+    @property
+    def answers(self) -> Mapping[str, Any]:
+        """The answers, by key."""
+        return self.past.answers
+
+    @property
+    def asked(self) -> Mapping[str, int | None]:
+        """When each question expires, by key."""
+        return self.past.asked
+
+    @property
+    def usages(self) -> Sequence[tuple[str, int, int, float]]:
+        """What was consumed."""
+        return self.past.usages
+
+    @property
+    def begun(self) -> str | None:
+        """The graph with which the run began, if it has."""
+        return self.past.begun
+
+    async def follow_answers(self) -> AsyncIterator[tuple[str, Any]]:
+        """Iterate over the answers that come from now on, without end."""
+        async for entry in self._queue.events(self._task.id, self._last or 0):
+            if entry.kind == "answer":
+                yield entry.data["key"], entry.data["value"]
+
+    # What is
+
+    def put(self, event: Mapping[str, Any], note: Mapping[str, Any] | None = None) -> None:
         """Take an event as it is now; it is written soon. One that cannot be stored ends the run."""
         if event["type"] in ENDINGS or self.error is not None:
             return
         try:
-            self._waiting.append(_encoded(event, self._queue.max_payload))
+            entry = plain_entry(event, self.limit) if note is None else entry_of(event, note, self.limit)
         except PayloadError as error:
             self._end(error)
         else:
-            self._notify(is_urgent=len(self._waiting) >= GROUP_EVENTS)
+            self._take_in(entry)
+
+    def note(self, kind: str, **data: Any) -> None:
+        """Take what is no event."""
+        try:
+            entry = encode_entry({"kind": kind, **data}, self.limit + ROOM)
+        except PayloadError as error:
+            self._end(error)
+        else:
+            self._take_in(entry)
+
+    def _take_in(self, entry: EncodedEntry) -> None:
+        self._waiting.append(entry)
+        self._notify(is_urgent=len(self._waiting) >= GROUP_EVENTS)
 
     async def try_flush(self) -> None:
         """Write what has arrived; keep it if the store does not answer, end the run if it never can."""
         try:
-            await self.flush()
-            self.is_delayed = False
+            await self._write()
         except StoreCorrupt as damage:  # it would be refused for ever
             self._end(damage)
         except StorageError:
             self.is_delayed = True
+            return
         except QueueError as error:
             self._end(error)
+        self.is_delayed = False
+        self._caught_up.set()
 
     def _end(self, error: QueueError) -> None:
         self.error = error
         self._run.cancel()
 
     async def flush(self) -> None:
+        """Return once all that has arrived is written; if it never can be, the run ends meanwhile."""
+        if not self._waiting and not self._flushing.locked():
+            return
+        await self.try_flush()
+        while self.is_delayed:
+            self._notify(is_urgent=True)
+            self._caught_up = anyio.Event()
+            await self._caught_up.wait()
+        if self.error is not None:
+            await checkpoint()  # the run's scope is cancelled
+
+    async def _write(self) -> None:
         """Write what has arrived; what could not be written waits for the next call.
 
         Raises:
@@ -161,7 +237,7 @@ class JournalWriter:
     async def flush_last(self) -> None:
         """Write what has arrived of a run that failed or is being cancelled, if it can be within 2 s."""
         with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS), suppress(QueueError):
-            await self.flush()
+            await self._write()
 
     async def rest(self) -> list[EncodedEntry]:
         """Hand out the entries that have not been written yet, to be stored with the task's result.
@@ -178,7 +254,7 @@ class JournalWriter:
         """Find out how much of a group was written whose answer never came, so that nothing is told twice."""
         written = 0
         async for entry in self._queue.events(self._task.id, self._last or 0, follow=False):
-            written += entry.kind == "event"
+            written += entry.kind not in RESERVED_KINDS
             self._last = entry.number
         del self._waiting[:written]
         self._is_in_doubt = False
@@ -188,57 +264,56 @@ class JournalWriter:
         return taken
 
 
-def _encoded(event: Mapping[str, Any], limit: int) -> EncodedEntry:
-    """Return the entry of an event.
-
-    Raises:
-        PayloadError: It holds what is not strict JSON, or too much; names the actor that made it.
-    """
-    agent, is_output = event.get("agent", ""), event["type"] == "agent_complete"
-    if is_output:
-        encode(event.get("output"), f"the output of actor {agent!r}: it", limit=limit)
-    try:
-        return encode_entry({"kind": "event", "event": dict(event)}, limit + ROOM)
-    except PayloadError as error:
-        inside = error.path.removeprefix("entry").removeprefix("['event']")
-        raise PayloadError(
-            f"the event {event['type']!r} of actor {agent!r}: it{inside}", error.problem
-        ) from None
-
-
 @attrs.define
 class RunFold:
-    """What the journal's events say of a run: its last attempt counts, as each begins afresh.
+    """What the journal's events say of a run.
+
+    What another orchestrator ran begins anew at each attempt, of which then the last counts.
 
     Attributes:
         actor_outputs: The outputs by actor.
         path: The actors in the order in which they were started.
-        errors: What failed, as `ErrorInfo`.
     """
 
     actor_outputs: dict[str, Any] = attrs.field(factory=dict)
     path: list[str] = attrs.field(factory=list)
-    errors: list[dict[str, Any]] = attrs.field(factory=list)
+    _continued: list[dict[str, Any]] = attrs.field(factory=list)
+    _ended_by: dict[str, Any] | None = None
 
-    def add(self, event: Mapping[str, Any]) -> None:
-        """Take one more event into account."""
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """What failed, as `ErrorInfo`."""
+        return [*self._continued, *filter(None, [self._ended_by])]
+
+    def add(self, event: Mapping[str, Any], *, is_continued: bool = False) -> None:
+        """Take one more event into account.
+
+        Args:
+            event: The event.
+            is_continued: Of a failure: whether the run went on without the actor.
+        """
         kind = event["type"]
         if kind == "workflow_start":
-            self.actor_outputs, self.path, self.errors = {}, [], []
+            self.actor_outputs, self.path, self._continued, self._ended_by = {}, [], [], None
         elif kind == "agent_start":
             self.path.append(event["agent"])
             self.actor_outputs.pop(event["agent"], None)
+            self._ended_by = None  # it was tried again
         elif kind == "agent_complete":
             self._complete(event)
         elif kind in {"agent_skipped", "agent_cancelled"}:
             self.actor_outputs.pop(event["agent"], None)
         elif kind == "agent_error":
             self.actor_outputs.pop(event["agent"], None)
-            self.errors.append(event["error"])
+            if is_continued:
+                self._continued.append(event["error"])
+            else:
+                self._ended_by = event["error"]
 
     def _complete(self, event: Mapping[str, Any]) -> None:
         if event.get("kind") != "goto":
-            self.actor_outputs[event["agent"]] = event.get("output")
+            if "/" not in event["agent"]:  # what was spawned is none of the graph's
+                self.actor_outputs[event["agent"]] = event.get("output")
             return
         for agent in (event["agent"], *event["reset"]):
             self.actor_outputs.pop(agent, None)
@@ -252,8 +327,8 @@ async def fold_run(queue: TaskQueue, task_id: str, *, until: float = math.inf) -
     """
     fold = RunFold()
     async for entry in queue.events(task_id, follow=False):
-        if entry.kind == "event" and entry.number <= until:
-            fold.add(entry.data["event"])
+        if entry.number <= until and (event := event_of(entry, task_id)) is not None:
+            fold.add(event, is_continued=bool(entry.data.get("continued")))
     return fold
 
 
@@ -262,8 +337,9 @@ def stream_run(queue: TaskQueue, id: str, after: int = 0) -> Cursor[Event]:  # n
 
     Any process may, and as often as it likes; the iteration may be left and a wait in it cancelled at any
     time, which cancels nothing of the run. The last event, once, is `workflow_complete` or `workflow_error`
-    (also for a cancelled task). A run that is tried again begins with another `workflow_start`: what came
-    before it is void.
+    (also for a cancelled task). A run that another worker takes over goes on: executions that were under way
+    are told to be cancelled, and begin again. (What another orchestrator runs begins anew, with another
+    `workflow_start`: what came before it is void.)
 
     Args:
         queue: Where the task is.
@@ -280,8 +356,8 @@ def stream_run(queue: TaskQueue, id: str, after: int = 0) -> Cursor[Event]:  # n
         nonlocal end
         async for entry in entries:
             end = entry if entry.kind == "end" else None
-            if entry.kind == "event":
-                event: Any = {**entry.data["event"], "seq": entry.number}
+            event: Any = event_of(entry, id)
+            if event is not None:
                 return [event]
         if end is None:
             return None
@@ -320,6 +396,16 @@ async def _ending(queue: TaskQueue, task_id: str, end: JournalEntry) -> Any:
 
 def _error(kind: str, message: str, end: JournalEntry) -> dict[str, Any]:
     return {"agent": "", "attempt": end.data["attempt"], "type": kind, "message": message}
+
+
+async def answer_run(queue: TaskQueue, task_id: str, key: str, value: Any) -> Task:
+    """Answer a question of a background run; see `WorkflowMode.answer`."""
+    options: list[Any] | None = None
+    async for entry in queue.events(task_id, follow=False):
+        if entry.kind == "question" and entry.data["key"] == key:
+            options = entry.data["options"]
+    check_answer(key, value, options)
+    return await queue.answer(task_id, key, value)
 
 
 def whole_result(stored: Any, fold: RunFold) -> Any:

@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from jotty.core.queue import MAX_PAYLOAD
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jotty.core.queue import Clock, Random
 
-    from .actor import ErrorPolicy
+    from .actor import AnyActor, ErrorPolicy
+    from .coding import Codecs
+    from .limiter import Limiters
+    from .memory import Memory
+    from .questions import OnAsk
 
 __all__ = ["RunOptions"]
 
@@ -35,8 +41,17 @@ class RunOptions:
         on_error: What an actor does that says nothing itself.
         clock: The time.
         random: For the jitter of retries.
-        thread_grace: Seconds that a cancelled thread is waited for.
+        thread_grace: Seconds that a cancelled thread is waited for, or None for as long as it takes.
         may_retract: Whether an attempt that has told chunks may be retried.
+        actors: The conductor's actors, by name: those that may be spawned by it.
+        limiters: What holds actors to the limits that they name.
+        codecs: What makes outputs JSON, by actor.
+        timeout: Seconds that the run may take, or None.
+        memory: Where a durable run notes what happens; None for one that is not.
+        on_ask: Answers the questions of actors, if anything does.
+        can_ask: Whether anybody can answer.
+        check_payloads: Whether outputs must be storable though they are not stored.
+        max_payload: The most bytes of JSON that an output may then have.
     """
 
     goal: str
@@ -53,5 +68,14 @@ class RunOptions:
     on_error: ErrorPolicy
     clock: Clock
     random: Random
-    thread_grace: float
+    thread_grace: float | None
     may_retract: bool
+    actors: Mapping[str, AnyActor]
+    limiters: Limiters
+    codecs: Codecs
+    timeout: float | None = None
+    memory: Memory | None = None
+    on_ask: OnAsk | None = None
+    can_ask: bool = False
+    check_payloads: bool = False
+    max_payload: int = MAX_PAYLOAD

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
+
+from jotty.core.queue import MAX_PAYLOAD
 from jotty.errors import GraphError
 
-from .actor import is_count
+from .actor import is_count, is_seconds
 from .binding import listed
+from .coding import Codecs
 from .graph import Graph, GraphMode
+from .limiter import Limiters
 from .options import RunOptions
 from .run import Run
 from .stream import RunStream
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 
     from .actor import AnyActor, ErrorPolicy, Limit
     from .events import Event
+    from .memory import Memory
+    from .questions import OnAsk
     from .result import Result
 
 __all__ = ["ConductorLike", "GraphOrchestrator", "Orchestrator"]
@@ -87,7 +94,8 @@ class GraphOrchestrator:
         conductor: Whose actors it runs.
         mode: How they follow each other.
         agent_order: In static mode their order, or None for the one they were given in.
-        thread_grace: Seconds that a cancelled actor in a thread is waited for.
+        thread_grace: Seconds that a cancelled actor in a thread is waited for; None for as long as it takes.
+        check_payloads: Whether outputs must be such as a queue can store, though none does.
 
     Raises:
         ValueError: An order is given with dynamic, or there is no such mode.
@@ -100,12 +108,17 @@ class GraphOrchestrator:
         mode: GraphMode | str = GraphMode.DYNAMIC,
         agent_order: Sequence[str] | None = None,
         *,
-        thread_grace: float = 5.0,
+        thread_grace: float | None = 5.0,
+        check_payloads: bool = False,
     ) -> None:
         self.conductor = conductor
         self.mode = _mode(mode)
         self.agent_order = _order(self.mode, agent_order, conductor.actors)
         self.thread_grace = thread_grace
+        self.check_payloads = check_payloads
+        self._codecs = Codecs()
+        shared: Limiters | None = getattr(conductor, "limiters", None)
+        self._limiters = shared or Limiters(conductor.limits, conductor.clock)
         self._last: tuple[object, Graph] | None = None
 
     def graph(
@@ -143,6 +156,8 @@ class GraphOrchestrator:
         *,
         outputs: Mapping[str, Any] | None = None,
         resources: Mapping[str, Any] | None = None,
+        on_ask: OnAsk | None = None,
+        timeout: float | None = None,
     ) -> Result:
         """Run the actors towards a goal.
 
@@ -154,16 +169,28 @@ class GraphOrchestrator:
             max_iterations: How many executions of actors it may take.
             outputs: Outputs by actor, supplied instead of running it.
             resources: Take the place of the conductor's, by name.
+            on_ask: Called with each `Question` of an actor; returns the answer, or an awaitable of it.
+            timeout: Seconds that the run may take, or None.
 
         Raises:
             Exception: What an actor's last attempt raised, with a note, if its failure is not continued
                 from; `result_of(exc)` gives what was finished.
             GraphError: The actors do not form a graph that can run with this context.
+            InputRequired: An actor asks a question, and there is no on_ask.
             MaxIterationsExceeded: It would take more executions than it may.
+            TimeoutError: It takes longer than it may.
             TypeError: The goal is no text, or the context no mapping of names.
-            ValueError: max_iterations is no int of at least 1.
+            ValueError: max_iterations is no int of at least 1, or the timeout no seconds.
         """
-        run = self.prepare(goal, context, max_iterations, outputs=outputs, resources=resources)
+        run = self.prepare(
+            goal,
+            context,
+            max_iterations,
+            outputs=outputs,
+            resources=resources,
+            on_ask=on_ask,
+            timeout=timeout,
+        )
         return await run.execute()
 
     def run_stream(
@@ -174,14 +201,27 @@ class GraphOrchestrator:
         *,
         outputs: Mapping[str, Any] | None = None,
         resources: Mapping[str, Any] | None = None,
+        on_ask: OnAsk | None = None,
+        timeout: float | None = None,
     ) -> RunStream[Event]:
         """Return the stream of a run, which begins at its first use; the arguments are those of `run`.
+
+        Questions are answered by its `answer`, unless there is an on_ask.
 
         Raises:
             GraphError: As `run`, and at once; TypeError and ValueError likewise.
         """
-        run = self.prepare(goal, context, max_iterations, outputs=outputs, resources=resources)
-        return RunStream(run.execute)
+        run = self.prepare(
+            goal,
+            context,
+            max_iterations,
+            outputs=outputs,
+            resources=resources,
+            on_ask=on_ask,
+            timeout=timeout,
+            can_ask=True,
+        )
+        return RunStream(run.execute, run.answer)
 
     def prepare(
         self,
@@ -196,6 +236,10 @@ class GraphOrchestrator:
         entry: str | None = None,
         run_id: str | None = None,
         may_retract: bool = True,
+        memory: Memory | None = None,
+        on_ask: OnAsk | None = None,
+        can_ask: bool = False,
+        timeout: float | None = None,
     ) -> Run:
         """Check everything and return a run that has not begun; those who host runs use this.
 
@@ -210,11 +254,17 @@ class GraphOrchestrator:
             entry: The only actor to start from; what does not descend from it is absent.
             run_id: Names the run; None for a new name.
             may_retract: Whether an attempt that has told chunks may be retried.
+            memory: Where a durable run notes what happens; None for one that is not.
+            on_ask: As for `run`.
+            can_ask: Whether questions are answered in another way.
+            timeout: As for `run`.
 
         Raises:
             GraphError: As `run`, like TypeError and ValueError.
         """
         _check_call(goal, context, max_iterations)
+        if timeout is not None and not is_seconds(timeout):
+            raise ValueError(f"timeout must be seconds > 0, or None, not {timeout!r}.")
         conductor = self.conductor
         wanted = {**conductor.resources, **(resources or {})}
         graph = self.graph(context=context or {}, resources=wanted, outputs=outputs)
@@ -238,8 +288,36 @@ class GraphOrchestrator:
             random=conductor.random,
             thread_grace=self.thread_grace,
             may_retract=may_retract,
+            actors={each.name: each for each in conductor.actors},
+            limiters=self._limiters,
+            codecs=self._codecs,
+            timeout=timeout,
+            memory=memory,
+            on_ask=on_ask,
+            can_ask=can_ask or on_ask is not None or memory is not None,
+            check_payloads=self.check_payloads,
+            max_payload=MAX_PAYLOAD if memory is None else memory.limit,
         )
         return Run(graph, options)
+
+    def within(self, goal: Any, context: Mapping[str, Any], outer: RunOptions) -> tuple[Graph, RunOptions]:
+        """Return what a run is made of that goes on within another one, as the work of one of its actors.
+
+        Args:
+            goal: What to run towards.
+            context: What its actors may bind.
+            outer: What the run around it was given.
+
+        Raises:
+            GraphError: The actors do not form a graph that can run with this context.
+            TypeError: The goal is no text.
+        """
+        run = self.prepare(goal, context, outer.max_iterations, history=outer.history, run_id=outer.run_id)
+        inherited = {
+            name: getattr(outer, name)
+            for name in ("memory", "on_ask", "can_ask", "check_payloads", "max_payload", "may_retract")
+        }
+        return run.graph, attrs.evolve(run.options, clock=outer.clock, random=outer.random, **inherited)
 
     def _new_id(self) -> str:
         """Return an id that sorts by time."""

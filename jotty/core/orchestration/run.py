@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -10,23 +11,33 @@ from anyio import CancelScope, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 
 from jotty.core.queue import MICROSECONDS
-from jotty.errors import ActorError, MaxIterationsExceeded
+from jotty.errors import ActorError, GraphError, MaxIterationsExceeded
 
+from .actor import as_actor
 from .announcer import Announcer
-from .binding import Absent, bind, split_positional
+from .binding import RESERVED, Absent, Names, bind, listed, make_plan, split_positional
 from .dataflow import Dataflow, final_output
+from .digests import Digests, digest, fingerprint
 from .execution import Execution, Performer
-from .outcome import Done, End, Failed, Output, Skipped
+from .memory import Suspended
+from .outcome import Done, End, Failed, Goto, Output, Skipped
+from .replay import kept_of, outcome_of, replay, restore, routed
 from .resources import opened
 from .result import annotate, attach, describe
+from .slots import Slots
+from .spawning import arguments_of
+from .state import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
+    from .actor import ActorLike, AnyActor
     from .announcer import Listener
+    from .binding import Plan
     from .graph import Graph, Node
     from .options import RunOptions
     from .result import ErrorInfo, Result
+    from .spawning import Handle
 
 __all__ = ["Run"]
 
@@ -39,22 +50,47 @@ class Run:
 
     A finished node runs its first ready child in its own task, so that a chain makes one task in all.
 
-    Attributes:
+    Args:
         graph: What is run.
+        options: What it is given.
+        host: The execution in which it goes on, where a conductor is an actor of another.
+        state: What it then shares with the run around it.
+
+    Attributes:
+        graph: As above.
+        options: As above.
+        state: What it shares with the runs within it.
+        prefix: What stands before the names of its nodes in their labels.
+        flow: What has happened in it.
+        digests: What stands for what its nodes are given.
     """
 
-    def __init__(self, graph: Graph, options: RunOptions) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        options: RunOptions,
+        *,
+        host: Execution | None = None,
+        state: RunState | None = None,
+    ) -> None:
         self.graph = graph
-        self._options = options
-        self._flow = Dataflow(graph, options.outputs, options.entry)
+        self.options = options
+        self._host = host
+        self.prefix = "" if host is None else f"{host.label}/"
+        self._is_begun = state is not None
+        if state is not None:
+            self.state = state
+        self.flow = Dataflow(graph, options.outputs, options.entry)
+        self.digests = Digests("" if host is None else host.inputs or "", options.outputs)
         self._given = {**options.context, **options.shared, "goal": options.goal, "history": options.history}
+        self._slots = Slots(options.max_parallel, self._fill)
         self._executions: dict[str, Execution] = {}
-        self._path: list[str] = []
-        self._errors: list[ErrorInfo] = []
-        self._seconds: dict[str, float] = {}
+        self._plans: dict[tuple[AnyActor, str], Plan] = {}
         self._failure: BaseException | None = None
         self._failure_info: ErrorInfo | None = None
+        self._suspended: Suspended | None = None
         self._is_stopped = False
+        self._follows_answers = False
 
     async def execute(self, listener: Listener | None = None) -> Result:
         """Run to the end; to be called once. If it is cancelled, it returns when all actors have ended.
@@ -66,32 +102,88 @@ class Run:
         Raises:
             Exception: What an actor's last attempt raised, if its failure is not continued from.
             MaxIterationsExceeded: It would take more executions than it may.
+            Suspended: It is durable, and only an answer would let it go on.
+            TimeoutError: It took longer than it may.
         """
-        options = self._options
-        self._announcer = Announcer(options.run_id, options.clock, listener)
-        self._performer = Performer(self.graph, options, self._announcer)
+        options = self.options
+        self._announcer = Announcer(options.run_id, options.clock, listener, options.memory)
+        self.state = RunState(self, self._announcer, options.memory)
+        self._is_begun = True
         self._started = options.clock.now()
-        self._announcer.tell(
-            "workflow_start",
-            goal=options.goal,
-            agents=list(self.graph.nodes),
-            output=list(self.graph.output_nodes(options.output)),
-        )
+        self._begin_telling()
         try:
-            async with opened(options.resources) as resources:
-                self._given.update(resources)
-                await self._run_actors()
+            with options.clock.timeout(options.timeout) as scope:
+                await self._perform()
+            if scope.cancelled_caught:
+                self._failure = TimeoutError(
+                    f"The run took longer than its timeout of {options.timeout:g} s."
+                )
         except BaseException as exc:  # told to the listener, then raised
             if isinstance(exc, (get_cancelled_exc_class(), GeneratorExit)):
                 raise
             # whatever resources made of the actor's exception, say a group: the actor's own is raised
             self._failure = self._failure or exc
+        if self._suspended is not None and self._failure is None:
+            raise self._suspended
         return self._conclude()
+
+    def answer(self, key: str, value: Any) -> None:
+        """Answer a question that an actor of this run waits for; on the run's event loop.
+
+        Raises:
+            ValueError: None waits under this key, or this is none of its options.
+        """
+        waiting = tuple(self.state.questions.waiting) if self._is_begun else ()
+        if key not in waiting:
+            raise ValueError(f"No question waits under the key {key!r}. Those that wait: {listed(waiting)}.")
+        self.state.questions.answer(key, value)
+
+    async def execute_within(self) -> Any:
+        """Run to the end within another run, and return the final output.
+
+        Raises:
+            Exception: As `execute`, the actor's own.
+        """
+        self.state.flows.append(self.flow)
+        try:
+            await self._perform()
+        except BaseException:
+            if self._failure is not None:  # whatever resources have made of it
+                raise self._failure  # noqa: B904 - it is what happened, and has its own cause
+            raise
+        return final_output(self.flow, self.options.output)
+
+    def _begin_telling(self) -> None:
+        state, memory = self.state, self.options.memory
+        state.flows.append(self.flow)
+        if memory is not None and memory.begun is not None:
+            for usage in memory.usages:
+                self._announcer.usage.add(*usage)
+            for label, attempt in restore(state, memory.records):
+                state.tell("agent_cancelled", agent=label, attempt=attempt)
+            return
+        graph = None if memory is None else fingerprint(self.graph)
+        state.tell(
+            "workflow_start",
+            {"graph": graph},
+            goal=self.options.goal,
+            agents=list(self.graph.nodes),
+            output=list(self.graph.output_nodes(self.options.output)),
+        )
+
+    async def _perform(self) -> None:
+        self._performer = Performer(self)
+        async with opened(self.options.resources) as resources:
+            self._given.update(resources)
+            await self._run_actors()
 
     async def _run_actors(self) -> None:
         async with anyio.create_task_group() as self._group:
+            if self.state.memory is not None:
+                recall = self.state.recall
+                replay(self, (recall if self._host is None else recall.at(self._host.label)).records)
             self._spawn(self._advance())
-        if self._failure is None and not self._flow.is_over:
+        if self._failure is None and not self.flow.is_over and self._suspended is None:
             # somebody else has cancelled the task of a branch, which ended without a word
             self._failure = ActorError(next(iter(self._executions)))
         if self._failure is not None:
@@ -100,10 +192,10 @@ class Run:
     def _conclude(self) -> Result:
         result = self._result()
         if self._failure is None:
-            self._announcer.tell("workflow_complete", result=result)
+            self.state.tell("workflow_complete", result=result)
             return result
         error = self._failure_info or describe(self._failure)
-        self._announcer.tell("workflow_error", error=error, result=result)
+        self.state.tell("workflow_error", error=error, result=result)
         attach(self._failure, result)
         raise self._failure
 
@@ -112,18 +204,23 @@ class Run:
     def _spawn(self, executions: Iterable[Execution]) -> None:
         for execution in executions:
             execution.scope = CancelScope()
-            self._group.start_soon(self._branch, execution, execution.scope, name=execution.node.name)
+            self._group.start_soon(self._branch, execution, execution.scope, name=execution.label)
 
     async def _branch(self, execution: Execution, scope: CancelScope) -> None:
         current: Execution | None = execution
+        memory = self.state.memory
         try:
             with scope:
                 while current is not None and self._goes_on(scope):
+                    if memory is not None:
+                        await memory.flush()  # what it follows from must be stored before it begins
                     outcome = await self._performer.perform(current)
                     if self._goes_on(scope):
                         following = self._settle(current, outcome)
                         current = self._continue(following, scope)
-                        if current is not None and (following or len(self._path) % CHECKPOINT_EVERY == 0):
+                        if current is not None and (
+                            following or len(self.state.path) % CHECKPOINT_EVERY == 0
+                        ):
                             await checkpoint()
         except BaseException:
             self._halt()
@@ -147,58 +244,87 @@ class Run:
     def _leave(self, execution: Execution) -> None:
         """Drop an execution that was cancelled, whatever it came to, and start what waited for its end."""
         self._tell_cancelled(execution)
-        self._flow.stopped(execution.node.name)
+        self.flow.stopped(execution.node.name)
+        self._free(execution)
         self._spawn(self._advance())
+        self.state.idle(execution)
+        self.rest()
 
     def _tell_cancelled(self, execution: Execution) -> None:
         self._count_time(execution)
-        self._announcer.tell("agent_cancelled", agent=execution.node.name, attempt=execution.attempt)
+        self.state.tell("agent_cancelled", agent=execution.label, attempt=execution.attempt)
 
     def _count_time(self, execution: Execution) -> float:
-        name = execution.node.name
-        seconds = (self._options.clock.now() - execution.started) / MICROSECONDS
-        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+        label, seconds = execution.label, self._seconds_of(execution)
+        self.state.seconds[label] = self.state.seconds.get(label, 0.0) + seconds
         return seconds
 
+    def _seconds_of(self, execution: Execution) -> float:
+        return (self.options.clock.now() - execution.started) / MICROSECONDS
+
     # What is to run next
+
+    def _fill(self) -> None:
+        """Start what there is room for now."""
+        if not self._is_stopped:
+            self._spawn(self._advance())
 
     def _advance(self) -> list[Execution]:
         """Take what is ready, as far as there is room, and make executions of it."""
         started: list[Execution] = []
-        while self._has_room() and (name := self._flow.take()) is not None:
-            execution = self._admit(self.graph.nodes[name])
-            if execution is not None:
+        while not self._is_stopped and self.flow.has_ready() and self._slots.try_take():
+            name = self.flow.take()
+            execution = None if name is None else self._admit(self.graph.nodes[name])
+            if execution is None:
+                self._slots.give_back(quietly=True)
+            else:
                 started.append(execution)
         if self._is_stopped:
             for execution in started:
                 self._tell_cancelled(execution)
+                self.state.idle(execution)
             started.clear()
         return started
 
-    def _has_room(self) -> bool:
-        bound = self._options.max_parallel
-        if self._is_stopped or bound is None:
-            return not self._is_stopped
-        return len(self._flow.running) + len(self._flow.stopping) < bound
-
     def _admit(self, node: Node) -> Execution | None:
         """Make an execution of a ready node, or settle it at once if it is not to run."""
+        inputs = self.inputs_of(node)
         try:
             arguments = self._arguments(node)
         except BaseException as exc:  # noqa: BLE001  # a `when` is the user's own, and fails as its actor does
             self._fail(node, exc, attempt=1)
             return None
         if isinstance(arguments, Skipped):
-            self._announcer.tell("agent_skipped", agent=node.name, reason=arguments.reason)
-            self._flow.fold(node.name, arguments)
+            self.flow.fold(node.name, arguments)
+            self._tell_skipped(self.prefix + node.name, arguments, inputs, self.flow.rounds[node.name])
             return None
-        if len(self._path) >= self._options.max_iterations:
-            self._give_up(MaxIterationsExceeded(len(self._path), Counter(self._path), self._path))
+        if not self._may_execute():
             return None
-        return self._begin(node, arguments)
+        return self._begin(node, node, arguments, inputs, self.flow.rounds[node.name])
+
+    def inputs_of(self, node: Node) -> str | None:
+        """Return the digest of what a ready node is given, in a durable run."""
+        if self.state.memory is None:
+            return None
+        return self.digests.inputs_of(node, self.flow)
+
+    def _tell_skipped(self, label: str, skipped: Skipped, inputs: str | None, number: int) -> None:
+        finished, known = self.state.progress()
+        note = {"inputs": inputs, "round": number}
+        self.state.tell(
+            "agent_skipped", note, agent=label, reason=skipped.reason, finished=finished, known=known
+        )
+
+    def _may_execute(self) -> bool:
+        """Whether the bound allows one more; else the run is given up."""
+        state, bound = self.state, self.options.max_iterations
+        if state.iterations < bound:
+            return True
+        self.give_up(MaxIterationsExceeded(state.iterations, Counter(state.path), state.path))
+        return False
 
     def _arguments(self, node: Node) -> dict[str, Any] | Skipped:
-        flow = self._flow
+        flow = self.flow
         call = flow.calls.get(node.name)
         arguments = bind(node.plan, self._given, flow.outputs, flow.previous, call or {})
         if isinstance(arguments, Absent):
@@ -211,12 +337,21 @@ class Run:
         is_wanted = self._performer.ask(node.actor, split_positional(node.when, asked), asked)
         return arguments if is_wanted else Skipped("its condition is not met")
 
-    def _begin(self, node: Node, arguments: dict[str, Any]) -> Execution:
-        name, number = node.name, self._flow.rounds[node.name]
-        execution = Execution(node, number, arguments, self._options.clock.now())
-        self._executions[name] = execution
-        self._path.append(name)
-        self._announcer.tell("agent_start", agent=name, attempt=1, round=number)
+    def _begin(
+        self, node: Node, root: Node, arguments: dict[str, Any], inputs: str | None, number: int
+    ) -> Execution:
+        label = self.prefix + node.name if node is root else node.name
+        execution = Execution(node, root, label, number, arguments, self.options.clock.now(), inputs)
+        state = self.state
+        if node is root:
+            self._executions[node.name] = execution
+            state.active += 1
+        state.path.append(label)
+        state.iterations += 1
+        note = None if state.memory is None else {"inputs": inputs, "round": number}
+        state.tell("agent_start", note, agent=label, attempt=1, round=number)
+        if number or "/" in label:  # another round forgets what the last one has spawned
+            state.remember("start", label, {"inputs": inputs, "round": number})
         return execution
 
     # The end of an execution
@@ -227,67 +362,374 @@ class Run:
         seconds = self._count_time(execution)
         del self._executions[name]
         if isinstance(outcome, Failed):
-            self._fail(execution.node, outcome.error, attempt=execution.attempt, seconds=seconds)
+            self._fail(
+                execution.node, outcome.error, attempt=execution.attempt, seconds=seconds, execution=execution
+            )
         else:
+            if execution.data is not None and not isinstance(outcome, Goto):
+                self.digests.keep(execution.node, digest(execution.data))
+            cancelled = self.flow.fold(name, outcome)
             self._tell_complete(execution, outcome, seconds)
-            self._cancel(self._flow.fold(name, outcome))
-        return self._advance()
+            self.cancel(cancelled)
+        self._free(execution)
+        following = self._advance()
+        self.state.idle(execution)
+        return following
+
+    def _free(self, execution: Execution, *, quietly: bool = True) -> None:
+        if execution.has_slot:
+            execution.has_slot = False
+            self._slots.give_back(quietly=quietly)
 
     def _tell_complete(self, execution: Execution, outcome: Done, seconds: float) -> None:
-        name, attempt, tell = execution.node.name, execution.attempt, self._announcer.tell
-        common = {"agent": name, "attempt": attempt, "seconds": seconds}
+        state = self.state
+        finished, known = state.progress()
+        fields: dict[str, Any] = {"kind": "output", "output": None, "target": None, "reset": []}
+        note: dict[str, Any] | None = None
+        if state.memory is not None:
+            note = {"round": execution.round, "output": execution.data}
         if isinstance(outcome, Output):
-            tell("agent_complete", kind="output", output=outcome.value, target=None, reset=[], **common)
+            fields["output"] = outcome.value
         elif isinstance(outcome, End):
-            tell("agent_complete", kind="end", output=outcome.output, target=None, reset=[], **common)
+            fields.update(kind="end", output=outcome.output)
         else:
-            reset = [one for one in self.graph.nodes if one in self.graph.closure(outcome.target)]
-            tell("agent_complete", kind="goto", output=None, target=outcome.target, reset=reset, **common)
+            closure = self.graph.closure(outcome.target)
+            reset = [self.prefix + one for one in self.graph.nodes if one in closure]
+            fields.update(kind="goto", target=self.prefix + outcome.target, reset=reset)
+            if note is not None:
+                note = {"round": execution.round, "given": dict(outcome.inputs)}
+        state.tell(
+            "agent_complete",
+            note,
+            agent=execution.label,
+            attempt=execution.attempt,
+            seconds=seconds,
+            finished=finished,
+            known=known,
+            **fields,
+        )
+        if note is not None and "/" in execution.label:
+            state.remember("step", execution.label, kept_of(outcome, execution.data, self.prefix))
 
-    def _cancel(self, names: Sequence[str]) -> None:
+    def cancel(self, names: Sequence[str]) -> None:
+        """End the executions of these nodes, which the dataflow has reset."""
         for name in names:
             self._executions.pop(name).scope.cancel()
 
-    def _fail(self, node: Node, exc: BaseException, *, attempt: int, seconds: float = 0.0) -> None:
-        """Settle a node as absent, or end the run, as its policy says."""
-        error = describe(exc, node.name, attempt)
-        self._errors.append(error)
-        self._announcer.tell("agent_error", agent=node.name, attempt=attempt, error=error, seconds=seconds)
-        policy = node.actor.on_error or self._options.on_error
-        if policy == "continue" and isinstance(exc, Exception):
-            self._flow.fold(node.name, Failed(exc))
-            return
-        annotate(exc, f"Raised by actor {node.name!r}, attempt {attempt}, of run {self._options.run_id}.")
-        self._failure_info = error
-        self._give_up(exc)
+    def continues(self, node: Node) -> bool:
+        """Whether the run goes on without a node that fails."""
+        return (node.actor.on_error or self.options.on_error) == "continue"
 
-    def _give_up(self, exc: BaseException) -> None:
+    def _fail(
+        self,
+        node: Node,
+        exc: BaseException,
+        *,
+        attempt: int,
+        seconds: float = 0.0,
+        execution: Execution | None = None,
+    ) -> None:
+        """Settle a node as absent, or end the run, as its policy says."""
+        label = self.prefix + node.name
+        error = describe(exc, label, attempt)
+        is_continued = self.continues(node) and isinstance(exc, Exception)
+        if is_continued:
+            self.flow.fold(node.name, Failed(exc))
+        number = 0 if execution is None else execution.round
+        self._tell_error(label, error, seconds, number, is_continued=is_continued)
+        self.state.errors.append(error)
+        if is_continued:
+            return
+        annotate(exc, f"Raised by actor {label!r}, attempt {attempt}, of run {self.options.run_id}.")
+        self._failure_info = error
+        self.give_up(exc)
+
+    def _tell_error(
+        self, label: str, error: ErrorInfo, seconds: float, number: int, *, is_continued: bool
+    ) -> None:
+        finished, known = self.state.progress()
+        self.state.tell(
+            "agent_error",
+            {"round": number, "continued": is_continued},
+            agent=label,
+            attempt=error["attempt"],
+            error=error,
+            seconds=seconds,
+            finished=finished,
+            known=known,
+        )
+
+    def give_up(self, exc: BaseException) -> None:
         """End the run; from now on nothing is settled, so this happens once."""
-        self._failure = exc
+        if self._failure is None:
+            self._failure = exc
         self._halt()
         self._group.cancel_scope.cancel()
 
     def _halt(self) -> None:
         self._is_stopped = True
-        self._flow.halt()
+        self.flow.halt()
+
+    # What actors spawn
+
+    def actor_of(self, value: ActorLike) -> AnyActor:
+        """Return the actor that a name of the conductor's stands for, or that this is.
+
+        Raises:
+            GraphError: There is none of this name.
+            TypeError: It is nothing that can be run.
+        """
+        if not isinstance(value, str):
+            return as_actor(value)
+        found = self.options.actors.get(value)
+        if found is None:
+            raise GraphError(f"There is no actor {value!r}. There are: {listed(self.options.actors)}.")
+        return found
+
+    def plan_of(self, actor: AnyActor, root: Node) -> Plan:
+        """Return how an actor is bound that a node of the graph spawns: to what that node descends from.
+
+        Raises:
+            GraphError: One name stands for two things.
+        """
+        found = self._plans.get((actor, root.name))
+        if found is None:
+            before = self.graph.ancestors(root.name)
+            nodes = {node.actor.name: name for name, node in self.graph.nodes.items() if name in before}
+            context = frozenset(self.options.context)
+            shared = frozenset(self._given) - context - set(RESERVED)
+            names = Names(frozenset(nodes), shared, context)
+            found = make_plan(actor, actor.signature, names, nodes, may_be_open=True)
+            self._plans[actor, root.name] = found
+        return found
+
+    def start_spawned(self, handle: Handle, spawner: Execution, parents: Sequence[Handle]) -> None:
+        """Have something spawned run in a task of its own, once its parents are settled."""
+        self.state.active += 1
+        self._group.start_soon(self._spawned_branch, handle, spawner, parents, name=handle.agent)
+
+    async def _spawned_branch(self, handle: Handle, spawner: Execution, parents: Sequence[Handle]) -> None:
+        try:
+            with handle.scope:
+                for parent in parents:
+                    await parent.settled(self.state, handle)
+                await self._run_spawned(handle, spawner)
+        except BaseException:
+            self._halt()
+            raise
+        finally:
+            self._drop(handle)
+
+    async def run_here(self, handle: Handle, spawner: Execution) -> None:
+        """Run something spawned in the task of its spawner, which waits for it."""
+        self.state.active += 1
+        handle.waiters.append(spawner)
+        try:
+            async with self.waiting(spawner):
+                await self._run_spawned(handle, spawner)
+        finally:
+            self._drop(handle)
+
+    def _drop(self, handle: Handle) -> None:
+        """Settle what did not come to anything, and count its work no more."""
+        if not handle.is_settled:
+            handle.settle(None, self.state)
+        self.state.idle(handle)
+
+    async def _run_spawned(self, handle: Handle, spawner: Execution) -> None:
+        outcome = await self._outcome_of_spawned(handle, spawner)
+        if self.state.memory is not None:
+            await self.state.memory.flush()
+        handle.settle(outcome, self.state)
+
+    async def _outcome_of_spawned(self, handle: Handle, spawner: Execution) -> Done | Failed | Skipped:
+        node, label = handle.node, handle.agent
+        arguments = arguments_of(handle, self._given, self.flow.outputs)
+        inputs = None if self.state.memory is None else self.digests.spawned(node, handle.inputs, self.flow)
+        if isinstance(arguments, Skipped):
+            self.state.finished += 1
+            self._tell_skipped(label, arguments, inputs, 0)
+            return arguments
+        if (recalled := self._recalled(node, inputs)) is not None:
+            self.state.finished += 1
+            outcome, handle.output_digest = recalled
+            return outcome
+        await self._slots.take()
+        try:
+            if not self._may_execute():
+                await anyio.sleep_forever()  # the whole run is being cancelled
+            outcome = await self._perform_spawned(node, spawner, arguments, inputs, handle)
+        finally:
+            self._slots.give_back()
+        if isinstance(outcome, (Goto, End)):
+            self._route(spawner.root, outcome, handle.data)
+        return outcome
+
+    def _recalled(self, node: Node, inputs: str | None) -> tuple[Done | Failed, str | None] | None:
+        """Return what something spawned came to before, with the digest of its output."""
+        if self.state.memory is None:
+            return None
+        parent, _, name = node.name.rpartition("/")
+        record = self.state.recall.at(parent).outcome_of(name, inputs)
+        return None if record is None else outcome_of(record, self.options.codecs.of(node.actor))
+
+    async def _perform_spawned(
+        self, node: Node, spawner: Execution, arguments: dict[str, Any], inputs: str | None, handle: Handle
+    ) -> Done | Failed:
+        execution = self._begin(node, spawner.root, arguments, inputs, 0)
+        execution.scope = handle.scope
+        execution.count = handle
+        try:
+            if self.state.memory is not None:
+                await self.state.memory.flush()
+            outcome = await self._performer.perform(execution)
+        except BaseException:
+            self._tell_cancelled(execution)
+            raise
+        seconds = self._count_time(execution)
+        self.state.finished += 1
+        if isinstance(outcome, Failed):
+            self._fail_spawned(execution, outcome.error, seconds)
+            return outcome
+        if execution.data is not None:
+            handle.data = execution.data
+            handle.output_digest = digest(execution.data)
+        self._tell_complete(execution, outcome, seconds)
+        return outcome
+
+    def _fail_spawned(self, execution: Execution, exc: BaseException, seconds: float) -> None:
+        """Tell of a failure; it is raised where the handle is awaited, or counted if it is continued from."""
+        error = describe(exc, execution.label, execution.attempt)
+        is_continued = self.continues(execution.node) and isinstance(exc, Exception)
+        self._tell_error(execution.label, error, seconds, 0, is_continued=is_continued)
+        if is_continued:
+            self.state.errors.append(error)
+            kept = {"error": error, "continued": True}
+            self.state.remember("error", execution.label, kept)
+            return
+        attempt, run = execution.attempt, self.options.run_id
+        annotate(exc, f"Raised by actor {execution.label!r}, attempt {attempt}, of run {run}.")
+        if not isinstance(exc, Exception):
+            self._failure_info = error
+            self.give_up(exc)
+
+    def _route(self, root: Node, outcome: Goto | End, data: bytes | None) -> None:
+        """Follow the Goto or End of something spawned."""
+        if self._is_stopped or root.name not in self._executions:
+            return
+        self.state.note("route", agent=self.prefix + root.name, **routed(outcome, data))
+        self.cancel(self.flow.route(outcome))
+        self._fill()
+
+    # What actors wait for
+
+    @asynccontextmanager
+    async def waiting(self, execution: Execution, *, is_timed: bool = True) -> AsyncIterator[None]:
+        """Let an actor wait for others, or for an answer: its place and its limit are others' meanwhile.
+
+        Args:
+            execution: Who waits.
+            is_timed: Whether the wait counts towards the actor's timeout.
+        """
+        timer = None if is_timed else execution.timer
+        execution.waits += 1
+        self._lend(execution)
+        if timer is not None:
+            timer.pause()
+        self.state.idle(execution.count or execution)
+        is_cancelled = False
+        try:
+            yield
+        except get_cancelled_exc_class():
+            is_cancelled = True
+            raise
+        finally:
+            execution.waits -= 1
+            self.state.wake(execution.count or execution)
+            if not (is_cancelled or execution.waits):
+                await self._regain(execution)
+            if timer is not None:
+                timer.resume()
+
+    def _lend(self, execution: Execution) -> None:
+        if execution.limiter is not None:
+            execution.lent, execution.limiter = execution.limiter, None
+            execution.lent.release()
+        if execution.has_slot:
+            execution.has_slot = False
+            self._slots.give_back()
+
+    async def _regain(self, execution: Execution) -> None:
+        # always in this order, so that nobody who holds a place waits for a limit
+        if execution.lent is not None:
+            await execution.lent.acquire(counts=False)
+            execution.limiter, execution.lent = execution.lent, None
+        await self._slots.take()
+        execution.has_slot = True
+
+    @asynccontextmanager
+    async def without_slot(self, execution: Execution) -> AsyncIterator[None]:
+        """Let others have the place of an execution that waits for its limit."""
+        self._free(execution, quietly=False)
+        yield
+        await self._slots.take()
+        execution.has_slot = True
+
+    async def questioned(self) -> None:
+        """Take note that an actor waits for an answer, which may come while others are at work."""
+        top = self.state.top
+        if self.state.memory is not None and not top._follows_answers:  # noqa: SLF001 - the run around this one
+            top._follows_answers = True  # noqa: SLF001
+            top._group.start_soon(top._take_answers)  # noqa: SLF001
+
+    async def _take_answers(self) -> None:
+        memory = self.state.memory
+        if memory is None:
+            return
+        async for key, value in memory.follow_answers():
+            if key not in self.state.questions.answers:
+                self.state.questions.take(key, value)
+
+    def rest(self) -> None:
+        """Park a durable run of which nothing but an answer makes more."""
+        state = self.state
+        questions = state.questions
+        if self.state.memory is None or state.active or not questions.waiting:
+            return
+        top = state.top
+        if top._is_stopped or any(flow.stopping for flow in state.flows):  # noqa: SLF001 - the run around this one
+            return
+        top._suspended = Suspended(list(questions.waiting), questions.next_expiry)  # noqa: SLF001
+        top._halt()  # noqa: SLF001
+        top._group.cancel_scope.cancel()  # noqa: SLF001
+
+    # Runs within this one
+
+    async def run_within(self, execution: Execution, arguments: dict[str, Any]) -> Any:
+        """Run another conductor's actors as the work of one execution, and return their final output."""
+        goal = arguments.pop("goal", self.options.goal)
+        conductor: Any = execution.node.actor.call
+        graph, options = conductor.within(goal, arguments, self.options)
+        run = Run(graph, options, host=execution, state=self.state)
+        return await run.execute_within()
 
     def _result(self) -> Result:
-        flow, options = self._flow, self._options
+        flow, options, state = self.flow, self.options, self.state
         seconds = (options.clock.now() - self._started) / MICROSECONDS
         return {
-            "success": self._failure is None and not self._errors,
+            "success": self._failure is None and not state.errors,
             "final_output": final_output(flow, options.output),
             "actor_outputs": {name: flow.outputs[name] for name in self.graph.nodes if name in flow.outputs},
-            "errors": self._errors,
+            "errors": state.errors,
             "metadata": {
                 "run_id": options.run_id,
-                "iterations": len(self._path),
+                "iterations": state.iterations,
                 "timings": {
                     "started_at": self._started / MICROSECONDS,
                     "seconds": seconds,
-                    "actors": self._seconds,
+                    "actors": state.seconds,
                 },
-                "path": self._path,
+                "path": state.path,
                 "usage": self._announcer.usage.total(),
             },
         }

@@ -24,11 +24,13 @@ class ActorKind(Enum):
         ASYNC: It is awaited.
         SYNC: It runs in a thread.
         STREAM: It is iterated, and its strings are chunks of its output.
+        GRAPH: It is a conductor, whose actors run.
     """
 
     ASYNC = "async"
     SYNC = "sync"
     STREAM = "stream"
+    GRAPH = "graph"
 
 
 @attrs.frozen

@@ -70,13 +70,15 @@ class RunStream(Generic[E]):
     consumer.
     """
 
-    def __init__(self, work: Work[E]) -> None:
+    def __init__(self, work: Work[E], answer: Callable[[str, Any], None] | None = None) -> None:
         """Prepare a stream; needs no running event loop.
 
         Args:
             work: The run; called with the function that takes its events.
+            answer: Takes the answer to a question of the run, if it can be answered.
         """
         self._work = work
+        self._answer = answer
         self._context = copy_context()
         self._host: _Host[E] | None = None
         self._is_closed = False
@@ -126,6 +128,18 @@ class RunStream(Generic[E]):
         # however the caller is cancelled: nothing is left running
         with CancelScope(shield=True):
             await host.ended.wait()
+
+    def answer(self, key: str, value: Any) -> None:
+        """Answer a question: the one of the `input_required` event with this key. The asking actor goes on.
+
+        Raises:
+            RuntimeError: The stream is closed, its run is over, or is not one that asks.
+            ValueError: No question waits under this key, or this is none of its options.
+        """
+        host = self._host
+        if self._answer is None or self._is_closed or host is None or host.ended.is_set():
+            raise RuntimeError("Nothing can be answered: the stream has not begun, is over, or asks nothing.")
+        self._answer(key, value)
 
     async def result(self) -> Result:
         """Wait for the end of the run; may be called at any time, also again, and with events untaken.

@@ -31,12 +31,14 @@ class Ticket:
         max_iterations: How many executions it may take.
         mode: How the actors follow each other; None for the worker's own way.
         agent_order: In static mode their order, or None.
+        outputs: Outputs by actor, supplied instead of running it.
     """
 
     actors: tuple[str, ...] = ()
     max_iterations: int = 100
     mode: GraphMode | None = None
     agent_order: tuple[str, ...] | None = None
+    outputs: Mapping[str, Any] = attrs.field(factory=dict)
 
     def as_metadata(self) -> dict[str, Any]:
         """Return it as strict JSON, without what is not said."""
@@ -45,6 +47,8 @@ class Ticket:
             told["mode"] = self.mode.value
         if self.agent_order is not None:
             told["agent_order"] = list(self.agent_order)
+        if self.outputs:
+            told["outputs"] = dict(self.outputs)
         return told
 
 
@@ -90,6 +94,7 @@ def _parsed(told: Mapping[str, Any]) -> Ticket:
         max_iterations=max_iterations,
         mode=None if mode is None else GraphMode(mode),
         agent_order=None if order is None else _names(order),
+        outputs=dict(told.get("outputs") or {}),
     )
 
 

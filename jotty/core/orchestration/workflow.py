@@ -14,7 +14,7 @@ from .orchestrator import GraphOrchestrator
 from .stream import RunStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from jotty.core.queue import Cursor, EnqueueOptions, TaskQueue
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .events import Event
     from .graph import GraphMode
     from .orchestrator import Orchestrator
+    from .questions import OnAsk
     from .result import Result
 
 __all__ = ["WorkflowMode"]
@@ -42,6 +43,8 @@ class WorkflowMode:
         max_concurrent: How many goals a worker runs at once.
         poll_interval: Seconds after which a worker looks for work that nobody told it of.
         orchestrator: What runs a goal.
+        check_payloads: Whether in sync mode, too, each output must be such as a queue can store, and passes
+            its actor's codec on its way to others.
 
     Raises:
         ValueError: A setting is unknown or out of its range, an order is given with dynamic or beside
@@ -60,6 +63,8 @@ class WorkflowMode:
         max_concurrent: int = 3,
         poll_interval: float = 1.0,
         orchestrator: Orchestrator | None = None,
+        *,
+        check_payloads: bool = False,
     ) -> None:
         if not isinstance(conductor, Conductor):
             raise TypeError(f"A workflow takes a Conductor, not {conductor!r}. Write Conductor([...]).")
@@ -69,13 +74,20 @@ class WorkflowMode:
             raise ValueError(f"max_concurrent must be an int of at least 1, not {max_concurrent!r}.")
         if not is_seconds(poll_interval):
             raise ValueError(f"poll_interval must be seconds > 0, not {poll_interval!r}.")
-        own = GraphOrchestrator(conductor, mode, agent_order)
+        own = GraphOrchestrator(
+            conductor,
+            mode,
+            agent_order,
+            thread_grace=conductor.thread_grace,
+            check_payloads=check_payloads,
+        )
         self.conductor = conductor
         self.execution = execution
         self.mode = own.mode
         self.agent_order = own.agent_order
         self.max_concurrent = max_concurrent
         self.poll_interval = poll_interval
+        self.check_payloads = check_payloads
         self.orchestrator: Any = own if orchestrator is None else _checked(orchestrator, agent_order)
         self.queue: TaskQueue | None = _chosen_queue(execution, conductor, queue)
         self._runs: BackgroundRuns | None = None
@@ -98,7 +110,8 @@ class WorkflowMode:
         *,
         outputs: Mapping[str, Any] | None = None,
         resources: Mapping[str, Any] | None = None,
-        on_ask: Callable[..., Any] | None = None,  # noqa: ARG002  # for questions, which actors can't ask yet
+        on_ask: OnAsk | None = None,
+        timeout: float | None = None,
     ) -> Result:
         """Run a goal now, and return its result.
 
@@ -110,17 +123,20 @@ class WorkflowMode:
             max_iterations: How many executions of actors it may take.
             outputs: Outputs by actor, supplied instead of running it.
             resources: Take the place of the conductor's, by name.
-            on_ask: Answers an actor's question.
+            on_ask: Called with each `Question` of an actor; returns the answer, or an awaitable of it.
+            timeout: Seconds that the run may take, or None.
 
         Raises:
             Exception: What an actor's last attempt raised, with a note, if its failure is not continued
                 from; `result_of(exc)` gives what was finished.
             GraphError: The actors do not form a graph that can run with this context.
+            InputRequired: An actor asks a question, and there is no on_ask.
             MaxIterationsExceeded: It would take more executions than it may.
+            TimeoutError: It takes longer than it may.
             ValueError: This workflow runs in async mode.
         """
         self._check_sync("execute")
-        given = _given(outputs=outputs, resources=resources)
+        given = _given(outputs=outputs, resources=resources, on_ask=on_ask, timeout=timeout)
         result: Result = await self.orchestrator.run(goal, context, max_iterations, **given)
         return result
 
@@ -132,17 +148,20 @@ class WorkflowMode:
         *,
         outputs: Mapping[str, Any] | None = None,
         resources: Mapping[str, Any] | None = None,
+        on_ask: OnAsk | None = None,
+        timeout: float | None = None,
     ) -> RunStream[Event]:
         """Run a goal now, and return the stream of its events; the arguments are those of `execute`.
 
-        The run begins at the stream's first use. Use `async with`, which leaves nothing running.
+        Where there is no `on_ask`, a question is an event `input_required`, and `stream.answer(key, value)`
+        answers it. The run begins at the stream's first use. Use `async with`, which leaves nothing running.
 
         Raises:
             GraphError: The actors do not form a graph that can run with this context.
             ValueError: This workflow runs in async mode.
         """
         self._check_sync("execute_stream")
-        given = _given(outputs=outputs, resources=resources)
+        given = _given(outputs=outputs, resources=resources, on_ask=on_ask, timeout=timeout)
         stream = self.orchestrator.run_stream(goal, context, max_iterations, **given)
         return stream if isinstance(stream, RunStream) else RunStream(partial(relayed, stream))
 
@@ -153,6 +172,7 @@ class WorkflowMode:
         priority: int = 3,
         *,
         max_iterations: int = 100,
+        outputs: Mapping[str, Any] | None = None,
         **options: Unpack[EnqueueOptions],
     ) -> str:
         """Put a goal on the queue, for a worker to run in this workflow's mode and order, and return its id.
@@ -164,7 +184,8 @@ class WorkflowMode:
             goal: What to run towards.
             context: Values that actors may bind by name, strict JSON.
             priority: 1 (most urgent) to 5.
-            max_iterations: How many executions of actors the run may take.
+            max_iterations: How many executions of actors the run may take, over all its claims.
+            outputs: Outputs by actor, supplied instead of running it, strict JSON.
             **options: Those of `TaskQueue.enqueue`; the lane is the conductor's name unless given.
 
         Raises:
@@ -174,7 +195,7 @@ class WorkflowMode:
             ValueError: An option is wrong, or this workflow runs in sync mode.
         """
         runs = self._background("enqueue_task")
-        return await runs.enqueue(goal, context, priority, max_iterations, options)
+        return await runs.enqueue(goal, context, priority, max_iterations, outputs=outputs, options=options)
 
     async def process_queue(
         self,
@@ -283,6 +304,22 @@ class WorkflowMode:
             ValueError: This workflow runs in sync mode.
         """
         return await self._background("cancel").cancel(id)
+
+    async def answer(self, id: str, key: str, value: Any) -> None:  # noqa: A002  # a caller's word
+        """Answer a question of a queued goal; from any process. A goal that waits for it goes on.
+
+        Args:
+            id: What `enqueue_task` returned.
+            key: That of the event `input_required`.
+            value: The answer, strict JSON.
+
+        Raises:
+            InvalidState: The goal is over, or this question has its answer.
+            PayloadError: The answer is not strict JSON.
+            TaskNotFound: There is no such task.
+            ValueError: The answer is none of the question's options, or this workflow runs in sync mode.
+        """
+        await self._background("answer").answer(id, key, value)
 
     def _background(self, method: str) -> BackgroundRuns:
         if self._runs is None:

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from .topics import Topics, topics_of
     from .transfer import Imported, export_tasks, import_tasks
     from .within import Within
-    from .worker.handling import Finished
+    from .worker.handling import Finished, Parked
     from .worker.keeper import heartbeat_of
     from .worker.presence import WorkerInfo
 
@@ -98,6 +98,7 @@ __all__ = [
     "NewTask",
     "Operation",
     "Outcome",
+    "Parked",
     "Present",
     "Query",
     "QueueBackend",
@@ -188,7 +189,7 @@ _NAMES: Final = {
     "topics": ("Topics", "topics_of"),
     "transfer": ("Imported", "export_tasks", "import_tasks"),
     "within": ("Within",),
-    "worker.handling": ("Finished",),
+    "worker.handling": ("Finished", "Parked"),
     "worker.keeper": ("heartbeat_of",),
     "worker.presence": ("WorkerInfo",),
 }

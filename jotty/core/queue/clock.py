@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, Protocol
@@ -52,6 +53,10 @@ class Clock(Protocol):
         """
         ...
 
+    def move_timeout(self, scope: anyio.CancelScope, seconds: float | None) -> None:
+        """Have a scope that `timeout` has opened cancelled this many seconds from now; None for never."""
+        ...
+
     def every(self, seconds: float) -> float:
         """Return after how long to look again where nothing but a safety net asks for it every so often.
 
@@ -91,6 +96,10 @@ class SystemClock:
     def timeout(self, seconds: float | None) -> AbstractContextManager[anyio.CancelScope]:
         """Open a cancel scope with a deadline on the event loop's own clock."""
         return anyio.move_on_after(seconds)
+
+    def move_timeout(self, scope: anyio.CancelScope, seconds: float | None) -> None:
+        """Move the deadline of a scope."""
+        scope.deadline = math.inf if seconds is None else anyio.current_time() + seconds
 
     def every(self, seconds: float) -> float:
         """Return these seconds."""

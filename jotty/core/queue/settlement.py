@@ -116,7 +116,9 @@ def release(task: Task, *, delay: float = 0.0) -> Settlement:
     return Settlement(task, lambda head, now: lifecycle.released(head, now, delay=delay))
 
 
-def parking(task: Task, awaiting: Collection[str], *, until: int | None) -> Settlement:
+def parking(
+    task: Task, awaiting: Collection[str], *, until: int | None, entries: Sequence[bytes] = ()
+) -> Settlement:
     """Have the task wait for an answer to one of these questions, or until an instant of the store.
 
     Raises:
@@ -127,7 +129,9 @@ def parking(task: Task, awaiting: Collection[str], *, until: int | None) -> Sett
         raise ValueError(f"awaiting must hold at least one question's key, not {awaiting!r}.")
     for key in keys:
         check_name("a question's key", key)
-    return Settlement(task, lambda head, now: lifecycle.parked(head, now, awaiting=keys, until=until))
+    return Settlement(
+        task, lambda head, now: lifecycle.parked(head, now, awaiting=keys, until=until), entries=entries
+    )
 
 
 def _failing(*, retry: bool, random: Random, delay: float | None = None) -> Callable[[Head, int], Head]:

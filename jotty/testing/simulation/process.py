@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,6 +61,7 @@ class _ProcessClock:
     def __init__(self, process: SimulatedProcess) -> None:
         self._process = process
         self._clock = process.world.clock
+        self._timeouts: dict[anyio.CancelScope, Callable[[], None]] = {}
 
     def now(self) -> int:
         return self._clock.now()
@@ -73,16 +75,21 @@ class _ProcessClock:
 
     @contextmanager
     def timeout(self, seconds: float | None) -> Iterator[anyio.CancelScope]:
-        if seconds is None or seconds <= 0:
-            with self._clock.timeout(seconds) as scope:
-                yield scope
-            return
         with anyio.CancelScope() as scope:
-            drop = self._clock.call_later(seconds, lambda: self._process.when_it_runs(scope.cancel))
+            self.move_timeout(scope, seconds)
             try:
                 yield scope
             finally:
-                drop()
+                self.move_timeout(scope, None)
+
+    def move_timeout(self, scope: anyio.CancelScope, seconds: float | None) -> None:
+        if drop := self._timeouts.pop(scope, None):
+            drop()
+        if seconds is not None and seconds <= 0:
+            scope.cancel()
+        elif seconds is not None:
+            action = partial(self._process.when_it_runs, scope.cancel)
+            self._timeouts[scope] = self._clock.call_later(seconds, action)
 
     def every(self, seconds: float) -> float:
         return self._clock.every(seconds)

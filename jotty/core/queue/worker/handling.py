@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .unhandled import UnhandledTasks
 
-__all__ = ["Finished", "Handler", "Handling", "Held"]
+__all__ = ["Finished", "Handler", "Handling", "Held", "Parked"]
 
 logger = logging.getLogger("jotty.queue")
 
@@ -50,6 +50,21 @@ class Finished:
     """
 
     result: Any
+    entries: Sequence[dict[str, Any] | journal.EncodedEntry] = ()
+
+
+@attrs.frozen
+class Parked:
+    """What a handler may return instead of a result: the task waits for an answer, held by no worker.
+
+    Attributes:
+        awaiting: The keys of the questions of which one is to be answered.
+        until: When it is to go on without an answer, in microseconds of the store; None for never.
+        entries: As for `TaskQueue.record`.
+    """
+
+    awaiting: Sequence[str]
+    until: int | None = None
     entries: Sequence[dict[str, Any] | journal.EncodedEntry] = ()
 
 
@@ -139,10 +154,14 @@ class Handling:
     def _completion(self, task: Task, result: Any) -> Settlement:
         limit = self._limit
         entries: tuple[bytes, ...] = ()
-        if isinstance(result, Finished):
-            entries, result = tuple(journal.entry(one, limit) for one in result.entries), result.result
-            limit += ROOM  # what it wraps was held to the limit when it was told
+        if isinstance(result, (Finished, Parked)):
+            entries = tuple(journal.entry(one, limit) for one in result.entries)
         self._unhandled.forget(task.head.id)
+        if isinstance(result, Parked):
+            return settlement.parking(task, result.awaiting, until=result.until, entries=entries)
+        if isinstance(result, Finished):
+            result = result.result
+            limit += ROOM  # what it wraps was held to the limit when it was told
         return settlement.completion(task, result, limit, self._random, entries)
 
     def _failure(self, task: Task, error: BaseException) -> Settlement:

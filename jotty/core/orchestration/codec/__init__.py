@@ -1,0 +1,157 @@
+"""How an actor's output becomes JSON and comes back as it was: by what the actor is annotated to return."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jotty.core.queue import encode
+from jotty.core.queue.payload import MAX_DEPTH, decode, dumps
+from jotty.errors import PayloadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .annotation import Returned
+    from .shape import Slot
+
+__all__ = ["Codec", "codec_of"]
+
+HINT = (
+    "Return JSON (of a model, its model_dump(mode='json')), or annotate the actor with what it returns: "
+    "dataclasses, attrs classes, models, tuples, sets, dates and the like then come back as they were."
+)
+
+
+def codec_of(call: Callable[..., Any], actor_name: str) -> Codec:
+    """Return the codec of an actor's output; its annotation is read when the first value passes.
+
+    So this is cheap, never raises, and names may be annotated that are defined further below.
+
+    Args:
+        call: What is called in the end: a function, method, partial or callable object.
+        actor_name: How errors name the actor.
+    """
+    return Codec(call, actor_name)
+
+
+class Codec:
+    """Makes JSON of the outputs of one actor, and the outputs of it again, equal to what they were.
+
+    Without an annotation, or with one that is JSON, that is strict JSON as the queue has it. Else:
+
+    - tuples, sets and frozensets, and dicts whose keys are no strings, are lists; a set's is sorted, so
+      that equal sets have equal JSON;
+    - dataclasses, attrs classes and NamedTuples are dicts of their fields. Those with `init=False` are left
+      out, and are made anew; a converter is not asked again;
+    - an Enum's member is its name, a Flag its number; a timedelta is `[days, seconds, microseconds]`; bytes
+      are base64; datetimes, times, dates, UUIDs, Decimals and Paths are strings. A `ZoneInfo` is kept;
+    - objects with `model_dump` and `model_validate` are what the first of these gives.
+
+    In a union the value's exact class decides, and among several of one class (`list[date] | list[UUID]`)
+    the first that fits. It is tagged, `{"$type": "Report", "value": ...}`, only where its JSON would not
+    tell it apart: where two members are kept as dicts, say, or a `date` stands beside a `str`. JSON that is
+    there against the annotation passes as well, tagged with null if it might be taken for what is annotated.
+    """
+
+    def __init__(self, call: Callable[..., Any], actor_name: str) -> None:
+        self._call = call
+        self._actor = actor_name
+
+    def dump(self, value: Any, limit: int | None = None) -> bytes:
+        """Return the value's JSON in UTF-8, as the queue would encode it.
+
+        Args:
+            value: What the actor returned.
+            limit: The most bytes that it may have; None for no bound.
+
+        Raises:
+            PayloadError: It does not fit the annotation and is no strict JSON either, or is too long;
+                names the actor and the path within its output.
+        """
+        slot, path = self._slot, f"the output of actor {self._actor!r}: it"
+        if slot is None:
+            try:
+                return encode(value, path, limit=limit)
+            except PayloadError as error:
+                from .shape import holds_objects
+
+                if error.is_too_large or not holds_objects(value):
+                    raise
+                raise PayloadError(error.path, f"{error.problem} {self._hint}") from None
+        return encode(self._shaped(slot, value, path), path, limit=limit)
+
+    def load(self, data: bytes) -> Any:
+        """Return the value that was dumped: a fresh one, which shares nothing with any other.
+
+        Raises:
+            PayloadError: What is stored does not fit the annotation, which must have changed since.
+        """
+        return self._restored(decode(data))
+
+    def encode(self, value: Any) -> Any:
+        """Return the value as JSON that shares nothing with it.
+
+        Raises:
+            PayloadError: As `dump`.
+        """
+        return decode(self.dump(value))
+
+    def decode(self, data: Any) -> Any:
+        """Return the value that was encoded; it shares nothing with its JSON.
+
+        Raises:
+            PayloadError: As `load`.
+        """
+        return self.load(dumps(data))
+
+    @cached_property
+    def _returned(self) -> Returned:
+        from .annotation import read_return
+
+        return read_return(self._call)
+
+    @cached_property
+    def _slot(self) -> Slot | None:
+        """What the output fits in; None where that is JSON."""
+        from .reading import slot_of
+        from .shape import Plain
+
+        slot = slot_of(self._returned)
+        return None if isinstance(slot, Plain) else slot
+
+    @property
+    def _hint(self) -> str:
+        unknown = self._returned.unknown
+        if not unknown:
+            return HINT
+        names = ", ".join(repr(name) for name in sorted(unknown))
+        return (
+            f"Its annotation names {names}, which is not there at run time: "
+            "import that outside of `if TYPE_CHECKING`, or define it at the top of the module."
+        )
+
+    def _shaped(self, slot: Slot, value: Any, path: str) -> Any:
+        from .shape import Misfit
+
+        try:
+            return slot.encode(value)
+        except Misfit as misfit:
+            path += "".join(reversed(misfit.where))
+            hint = f" {self._hint}" if misfit.is_foreign else ""
+            raise PayloadError(path, f"{misfit.problem}{hint}") from misfit.__cause__
+        except RecursionError:
+            problem = f"is nested more than {MAX_DEPTH} levels deep, or contains itself."
+            raise PayloadError(path, problem) from None
+
+    def _restored(self, data: Any) -> Any:
+        if self._slot is None:
+            return data
+        try:
+            return self._slot.decode(data)
+        except Exception as exc:
+            problem = (
+                f"does not fit what the actor is annotated to return: {type(exc).__name__}: {exc}. "
+                "Give the actor another version= when its type changes."
+            )
+            raise PayloadError(f"the stored output of actor {self._actor!r}", problem) from exc

@@ -1,0 +1,115 @@
+"""What makes a step the same step: digests of what an actor is given, and of the graph it stands in."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from .binding import Plan
+    from .dataflow import Dataflow
+    from .graph import Graph, Node
+
+__all__ = ["Digests", "digest", "digest_of", "fingerprint"]
+
+
+def digest(data: bytes) -> str:
+    """Return 16 hexadecimal digits that stand for this: 64 bits of BLAKE2b."""
+    return blake2b(data, digest_size=8).hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Return what stands for arguments of any kind; what has no JSON form counts by its type alone."""
+    try:
+        text = json.dumps(value, default=_plain)
+    except (TypeError, ValueError, RecursionError):  # keys that are no texts, or a circle
+        text = type(value).__qualname__
+    return digest(text.encode("utf-8", "surrogatepass"))
+
+
+def _plain(value: Any) -> Any:
+    kind = type(value)
+    if attrs.has(kind):
+        return [kind.__qualname__, {each.name: getattr(value, each.name) for each in attrs.fields(kind)}]
+    if hasattr(value, "__dataclass_fields__"):
+        return [kind.__qualname__, {name: getattr(value, name) for name in value.__dataclass_fields__}]
+    if hasattr(value, "model_dump"):
+        return [kind.__qualname__, value.model_dump(mode="json")]
+    return kind.__qualname__
+
+
+def fingerprint(graph: Graph) -> str:
+    """Return what changes when the actors of a graph, their versions, inputs or order do."""
+    lines = [graph.mode.value]
+    for name, node in graph.nodes.items():
+        lines.append(f"{name}:{node.actor.name}:{node.actor.version!r}:{','.join(node.parents)}")
+        lines.extend(_named(node.plan))
+    return digest("\n".join(lines).encode("utf-8", "surrogatepass"))
+
+
+class Digests:
+    """The digests of one run.
+
+    The goal, the context and the resources count by their names, since they are the same for a whole run.
+
+    Args:
+        around: That of the inputs of the execution in which it goes on; empty where there is none.
+        supplied: The outputs that were supplied.
+    """
+
+    def __init__(self, around: str, supplied: Mapping[str, Any]) -> None:
+        self._around = around
+        self._outputs = dict.fromkeys(supplied, "supplied")
+        self._previous: dict[str, str] = {}
+
+    def keep(self, node: Node, output: str) -> None:
+        """Take the digest of a node's output."""
+        self._outputs[node.name] = self._previous[node.actor.name] = output
+
+    def inputs_of(self, node: Node, flow: Dataflow) -> str:
+        """Return what stands for all that a ready node is given."""
+        call = flow.calls.get(node.name)
+        parts = [self._around, _version(node), *self._bound(node.plan, flow)]
+        if node.plan.own is not None:
+            parts.append(f"own {self._previous.get(node.actor.name)}")
+        if call is not None:
+            parts.append(f"call {digest_of(dict(call))}")
+        elif node.when is not None:
+            parts.append("when")
+            parts.extend(self._bound(node.when, flow))
+        return _joined(parts)
+
+    def spawned(self, node: Node, inputs: Mapping[str, Any], flow: Dataflow) -> str:
+        """Return what stands for all that something spawned is given; handles count by their outputs."""
+        parts = [self._around, _version(node), *self._bound(node.plan, flow)]
+        for name, value in sorted(inputs.items()):
+            found = getattr(value, "output_digest", None) if hasattr(value, "waiters") else digest_of(value)
+            parts.append(f"{name}: {found}")
+        return _joined(parts)
+
+    def _bound(self, plan: Plan, flow: Dataflow) -> Iterator[str]:
+        yield from _named(plan)
+        for parameter, node, _ in plan.outputs:
+            yield f"{parameter}<{self._outputs.get(node) if node in flow.outputs else None}"
+        for parameter, node in plan.more_outputs:
+            yield f"{parameter}<{self._outputs.get(node) if node in flow.outputs else None}"
+
+
+def _version(node: Node) -> str:
+    return "" if node.actor.version is None else repr(node.actor.version)
+
+
+def _named(plan: Plan) -> Iterator[str]:
+    for parameter, name in plan.given:
+        yield f"{parameter}={name}"
+    for name in plan.more_given:
+        yield f"+{name}"
+
+
+def _joined(parts: list[str]) -> str:
+    return digest("\n".join(parts).encode("utf-8", "surrogatepass"))

@@ -1,0 +1,354 @@
+"""What an actor spawns while it runs: other executions, which end before it does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+from anyio import CancelScope
+
+from jotty.errors import GraphError
+
+from .actor import is_count
+from .binding import Absent, bind, listed
+from .digests import digest_of
+from .graph import Node
+from .outcome import Failed, Output, Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping
+
+    from .actor import ActorLike, AnyActor
+    from .execution import Execution
+    from .outcome import Done
+    from .run import Run
+    from .state import RunState, Work
+
+__all__ = ["Handle", "Spawner"]
+
+LONGEST_KEY: Final = 40
+
+
+class Handle:
+    """An actor that was spawned; await it for its output, or give it to another one as an input.
+
+    Awaiting raises what its last attempt raised, and gives None where it was skipped or its failure is
+    continued from. It may be awaited any number of times, by the actor that has spawned it.
+
+    Attributes:
+        agent: The name that its events carry.
+        key: What tells it apart.
+    """
+
+    def __init__(self, spawner: Spawner, node: Node, key: str, inputs: Mapping[str, Any]) -> None:
+        self.agent = node.name
+        self.key = key
+        self.node = node
+        self.inputs = inputs
+        self.scope = CancelScope()
+        self.outcome: Done | Failed | Skipped | None = None
+        self.data: bytes | None = None
+        self.output_digest: str | None = None
+        self.is_awaited = False
+        self.is_idle = False
+        self.watcher: _Batch | None = None
+        self.waiters: list[Work] = []
+        self._spawner = spawner
+        self._settled = anyio.Event()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._output().__await__()
+
+    def __repr__(self) -> str:
+        state = "waits or runs" if self.outcome is None else type(self.outcome).__name__.lower()
+        return f"<Handle of {self.agent!r}: {state}>"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has ended, or never will run."""
+        return self._settled.is_set()
+
+    def settle(self, outcome: Done | Failed | Skipped | None, state: RunState) -> None:
+        """Let go on who waits for it, who is at work from now on; None stands for one that was cancelled."""
+        self.outcome = outcome
+        self._settled.set()
+        if self.watcher is not None:
+            self.watcher.settled(self)
+        for waiter in self.waiters:
+            state.wake(waiter)
+
+    @property
+    def raises(self) -> bool:
+        """Whether awaiting it raises."""
+        return isinstance(self.outcome, Failed) and not self._spawner.continues(self.node)
+
+    async def settled(self, state: RunState, waiter: Work) -> None:
+        """Return when it has ended, or never will run; who waits is not at work meanwhile."""
+        if not self.is_settled:
+            self.waiters.append(waiter)
+            state.idle(waiter)
+            try:
+                await self._settled.wait()
+            finally:
+                state.wake(waiter)
+
+    async def ended(self) -> None:
+        """Return when it has ended."""
+        await self._settled.wait()
+
+    async def _output(self) -> Any:
+        if not self.is_settled:
+            await self._spawner.wait_for(self)
+        return self.taken()
+
+    def taken(self) -> Any:
+        """Return its output, now that it is settled, or raise its failure."""
+        self.is_awaited = True
+        if isinstance(self.outcome, Output):
+            return self.outcome.value
+        if isinstance(self.outcome, Failed) and self.raises:
+            raise self.outcome.error
+        return None
+
+
+class Spawner:
+    """Spawns for one attempt of one execution.
+
+    Args:
+        run: The run.
+        execution: Whose attempt it is.
+    """
+
+    def __init__(self, run: Run, execution: Execution) -> None:
+        self._run = run
+        self._execution = execution
+        self._handles: dict[str, Handle] = {}
+
+    async def wait_for(self, handle: Handle) -> None:
+        """Wait until this is settled; the actor gives up its place meanwhile."""
+        async with self._run.waiting(self._execution):
+            handle.waiters.append(self._work)
+            await handle.ended()
+
+    def wake(self) -> None:
+        """Count the actor as being at work again, although it has not gone on yet."""
+        self._run.state.wake(self._work)
+
+    @property
+    def _work(self) -> Work:
+        return self._execution.count or self._execution
+
+    def continues(self, node: Node) -> bool:
+        """Whether the run goes on without a node that fails."""
+        return self._run.continues(node)
+
+    def spawn(
+        self,
+        actor: ActorLike,
+        key: str | None,
+        after: Iterable[Handle],
+        inputs: Mapping[str, Any],
+        *,
+        scheduled: bool = True,
+    ) -> Handle:
+        """See `ActorContext.spawn`; what is not scheduled is for the caller to perform."""
+        run, execution = self._run, self._execution
+        found = run.actor_of(actor)
+        plan = run.plan_of(found, execution.root)
+        _check_inputs(found.name, plan.accepts, plan.open, inputs)
+        key = self._free_key(found.name, inputs) if key is None else _checked_key(key)
+        label = _label(execution.label, found.name, key)
+        if label in self._handles:
+            raise ValueError(f"{execution.label!r} has spawned {found.name!r} with the key {key!r} already.")
+        handle = Handle(self, Node(label, found, (), (), plan, None), key, dict(inputs))
+        self._handles[label] = handle
+        run.state.known += 1
+        if scheduled:
+            parents = [*after, *(each for each in inputs.values() if isinstance(each, Handle))]
+            run.start_spawned(handle, execution, _checked_handles(parents))
+        return handle
+
+    async def call(self, actor: ActorLike, key: str | None, inputs: Mapping[str, Any]) -> Any:
+        """See `ActorContext.call`; the other one runs in this task."""
+        if any(isinstance(each, Handle) for each in inputs.values()):
+            return await self.spawn(actor, key, (), inputs)
+        handle = self.spawn(actor, key, (), inputs, scheduled=False)
+        await self._run.run_here(handle, self._execution)
+        return handle.taken()
+
+    async def map(
+        self,
+        actor: ActorLike,
+        items: Iterable[Any],
+        key: Callable[[Any], str] | None,
+        limit: int | None,
+        inputs: Mapping[str, Any],
+    ) -> list[Any]:
+        """See `ActorContext.map`."""
+        if limit is not None and not is_count(limit, 1):
+            raise ValueError(f"limit must be an int of at least 1, or None, not {limit!r}.")
+        found = self._run.actor_of(actor)
+        parameter = self._item_parameter(found, inputs)
+        batch = _Batch()
+        try:
+            for item in items:
+                if limit is not None:
+                    await self._until_under(batch, limit)
+                given = {**inputs, parameter: item}
+                batch.add(self.spawn(found, None if key is None else key(item), (), given))
+            await self._until_under(batch, 1)
+        except BaseException:
+            await self.abandon(batch.handles)
+            raise
+        return [handle.taken() for handle in batch.handles]
+
+    async def _until_under(self, batch: _Batch, bound: int) -> None:
+        """Return when fewer than this are unsettled; raise the first failure at once."""
+        if not batch.is_under(bound):
+            async with self._run.waiting(self._execution):
+                await batch.until_under(bound, self.wake)
+        if batch.failed is not None:
+            batch.failed.taken()
+
+    def _item_parameter(self, actor: AnyActor, inputs: Mapping[str, Any]) -> str:
+        plan = self._run.plan_of(actor, self._execution.root)
+        taken = {*inputs, plan.context}
+        bound = {name for name, _ in plan.given}
+        names = [*plan.open, *(each.name for each in actor.signature.parameters if each.name not in bound)]
+        free = [name for name in names if name not in taken]
+        if not free:
+            raise GraphError(
+                f"Actor {actor.name!r} has no parameter that an item could go to.", "Give it one."
+            )
+        return free[0]
+
+    def _free_key(self, actor: str, inputs: Mapping[str, Any]) -> str:
+        """Make a key of the inputs, so that it does not depend on the order of the calls."""
+        base = self._key_of(inputs)
+        key, number = base, 1
+        while _label(self._execution.label, actor, key) in self._handles:
+            number += 1
+            key = f"{base}#{number}"
+        return key
+
+    def _key_of(self, inputs: Mapping[str, Any]) -> str:
+        values = list(inputs.values())
+        if len(values) == 1 and isinstance(values[0], (str, int)):
+            text = str(values[0])
+            if 0 < len(text) <= LONGEST_KEY and text.isprintable():
+                return text
+        if not values:
+            return "1"
+        shown = {n: each.agent if isinstance(each, Handle) else each for n, each in inputs.items()}
+        return digest_of(shown)
+
+    async def settle(self) -> Failed | None:
+        """Wait for all that was spawned; return the failure of one that nobody has awaited."""
+        for handle in list(self._handles.values()):
+            if not handle.is_settled:
+                await self.wait_for(handle)
+        for handle in self._handles.values():
+            if isinstance(handle.outcome, Failed) and handle.raises and not handle.is_awaited:
+                return handle.outcome
+        return None
+
+    async def abandon(self, handles: Iterable[Handle] | None = None) -> None:
+        """Cancel what still runs of these, or of all, and return when it has ended."""
+        unsettled = [
+            each for each in (self._handles.values() if handles is None else handles) if not each.is_settled
+        ]
+        for handle in unsettled:
+            handle.scope.cancel()
+        with CancelScope(shield=True):
+            for handle in unsettled:
+                await handle.ended()
+
+
+def arguments_of(
+    handle: Handle, given: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> dict[str, Any] | Skipped:
+    """Bind what was spawned, now that the handles among its inputs are settled."""
+    inputs: dict[str, Any] = {}
+    for name, value in handle.inputs.items():
+        if not isinstance(value, Handle):
+            inputs[name] = value
+        elif isinstance(value.outcome, Output):
+            inputs[name] = value.outcome.value
+        elif any(each.name == name and each.required for each in handle.node.actor.signature.parameters):
+            return Skipped(f"{value.agent!r} is absent")
+    arguments = bind(handle.node.plan, given, outputs, {}, inputs)
+    return Skipped(f"{arguments.name!r} is absent") if isinstance(arguments, Absent) else arguments
+
+
+def _label(spawner: str, actor: str, key: str) -> str:
+    return f"{spawner}/{actor}[{key.replace('/', '%2F')}]"  # a slash parts the levels of a label
+
+
+def _checked_key(key: Any) -> str:
+    if not isinstance(key, str) or not key:
+        raise ValueError(f"key must be a text that is not empty, not {key!r}.")
+    return key
+
+
+def _checked_handles(values: Iterable[Any]) -> list[Handle]:
+    handles = list(values)
+    for value in handles:
+        if not isinstance(value, Handle):
+            raise TypeError(f"after takes handles, which ctx.spawn returns, not {value!r}.")
+    return handles
+
+
+def _check_inputs(
+    name: str, accepts: frozenset[str] | None, needed: Iterable[str], inputs: Mapping[str, Any]
+) -> None:
+    unknown = [] if accepts is None else [each for each in inputs if each not in accepts]
+    if unknown:
+        raise GraphError(
+            f"Actor {name!r} is given {unknown[0]!r}, which it does not take. "
+            f"It takes: {listed(sorted(accepts or ()))}."
+        )
+    missing = [each for each in needed if each not in inputs]
+    if missing:
+        raise GraphError(
+            f"Actor {name!r} needs {missing[0]!r}, which nothing provides here.", f"Give it {missing[0]}=..."
+        )
+
+
+class _Batch:
+    """The handles of one map."""
+
+    def __init__(self) -> None:
+        self.handles: list[Handle] = []
+        self.unsettled = 0
+        self.failed: Handle | None = None
+        self._bound = 0
+        self._is_under = anyio.Event()
+        self._wake: Callable[[], object] = _nothing
+
+    def add(self, handle: Handle) -> None:
+        self.handles.append(handle)
+        self.unsettled += 1
+        handle.watcher = self
+
+    def settled(self, handle: Handle) -> None:
+        self.unsettled -= 1
+        if self.failed is None and handle.raises:
+            self.failed = handle
+        if self.is_under(self._bound):
+            self._is_under.set()
+            self._wake()
+
+    def is_under(self, bound: int) -> bool:
+        """Whether fewer than this are unsettled, or one has failed."""
+        return self.unsettled < bound or self.failed is not None
+
+    async def until_under(self, bound: int, wake: Callable[[], object]) -> None:
+        """Return when that is so; who waits is woken as it becomes so."""
+        self._bound, self._wake, self._is_under = bound, wake, anyio.Event()
+        try:
+            await self._is_under.wait()
+        finally:
+            self._bound, self._wake = 0, _nothing
+
+
+def _nothing() -> None: ...

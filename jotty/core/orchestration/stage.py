@@ -1,0 +1,182 @@
+"""What one attempt of an actor asks its run for: other actors, steps, answers."""
+
+from __future__ import annotations
+
+import json
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from anyio import to_thread
+
+from jotty.core.queue import MICROSECONDS, check_name, check_seconds, microseconds
+from jotty.errors import InputRequired
+
+from .codec import codec_of
+from .digests import digest_of
+from .questions import NO_DEFAULT, Question, check_answer, key_in_round
+from .signature import ActorKind, kind_of
+from .spawning import Handle, Spawner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from .actor import ActorLike
+    from .execution import Execution
+    from .run import Run
+
+__all__ = ["Stage"]
+
+
+class Stage:
+    """Carries out what the attempt of an actor asks for.
+
+    Args:
+        run: The run.
+        execution: Whose attempt it is.
+
+    Attributes:
+        spawner: What it spawns with.
+    """
+
+    def __init__(self, run: Run, execution: Execution) -> None:
+        self.spawner = Spawner(run, execution)
+        self._run = run
+        self._execution = execution
+        self._steps: set[str] = set()
+
+    def spawn(
+        self, actor: ActorLike, key: str | None, after: Iterable[Handle], inputs: Mapping[str, Any]
+    ) -> Handle:
+        """See `ActorContext.spawn`."""
+        return self.spawner.spawn(actor, key, after, inputs)
+
+    async def call(self, actor: ActorLike, key: str | None, inputs: Mapping[str, Any]) -> Any:
+        """See `ActorContext.call`."""
+        return await self.spawner.call(actor, key, inputs)
+
+    async def map(
+        self,
+        actor: ActorLike,
+        items: Iterable[Any],
+        key: Callable[[Any], str] | None,
+        limit: int | None,
+        inputs: Mapping[str, Any],
+    ) -> list[Any]:
+        """See `ActorContext.map`."""
+        return await self.spawner.map(actor, items, key, limit, inputs)
+
+    # Steps
+
+    async def step(self, key: str, call: Callable[..., Any], args: Sequence[Any]) -> Any:
+        """See `ActorContext.step`."""
+        if not isinstance(key, str) or not key:
+            raise ValueError(f"The key of a step must be a text that is not empty, not {key!r}.")
+        if key in self._steps:
+            raise ValueError(f"{self._execution.label!r} has a step {key!r} already. Give each its own key.")
+        self._steps.add(key)
+        run, label = self._run, self._execution.label
+        memory = run.state.memory
+        if memory is None:
+            return await _called(call, args)
+        inputs = digest_of(args)
+        codec = codec_of(call, f"{label}, step {key}")
+        found = run.state.recall.at(label).steps.get(key)
+        if found is not None and found.data.get("inputs") == inputs:
+            return codec.decode(found.data["output"])
+        started = run.options.clock.now()
+        value = await _called(call, args)
+        data = codec.dump(value, memory.limit)
+        seconds = (run.options.clock.now() - started) / MICROSECONDS
+        noted = {"agent": label, "key": key, "inputs": inputs, "seconds": seconds, "output": json.loads(data)}
+        run.state.note("step", **noted)
+        await memory.flush()
+        run.state.remember("step", label, noted)
+        return codec.load(data)
+
+    # Questions
+
+    async def ask(
+        self,
+        question: str,
+        key: str | None,
+        options: Sequence[Any] | None,
+        timeout: float | None,
+        default: Any,
+    ) -> Any:
+        """See `ActorContext.ask`."""
+        execution, questions = self._execution, self._run.state.questions
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        key = key_in_round(execution.label if key is None else key, execution.round)
+        check_name("key", key)
+        if key not in questions.answers:
+            await self._wait(self._asked(key, question, options, timeout))
+        if key not in questions.answers:
+            return self._expired(key, default)
+        answer = questions.answers[key]
+        check_answer(key, answer, options)
+        return answer
+
+    def _asked(
+        self, key: str, question: str, options: Sequence[Any] | None, timeout: float | None
+    ) -> Question:
+        """Ask, unless that was done before."""
+        execution, run = self._execution, self._run
+        questions = run.state.questions
+        is_new = key not in questions.asked
+        if is_new and not run.options.can_ask:
+            raise InputRequired(key, question)
+        if is_new:
+            questions.asked[key] = (
+                None if timeout is None else run.options.clock.now() + microseconds(timeout)
+            )
+        asked = Question(
+            key=key,
+            agent=execution.label,
+            question=question,
+            options=None if options is None else list(options),
+            until=questions.asked[key],
+        )
+        if is_new:
+            told = {"key": key, "question": question, "options": asked.options}
+            run.state.tell(
+                "input_required", {"until": asked.until}, agent=asked.agent, attempt=execution.attempt, **told
+            )
+        return asked
+
+    async def _wait(self, question: Question) -> None:
+        """Return when there is an answer, or nobody is waited for any more."""
+        run, questions = self._run, self._run.state.questions
+        clock = run.options.clock
+        left = None if question.until is None else max((question.until - clock.now()) / MICROSECONDS, 0.0)
+        if left == 0.0:
+            return
+        with questions.opened(question, self.spawner.wake) as answered:
+            async with run.waiting(self._execution, is_timed=False):
+                with clock.timeout(left):
+                    if run.options.on_ask is not None:
+                        await self._answered_by(run.options.on_ask, question)
+                    else:
+                        await run.questioned()
+                        await answered.wait()
+
+    async def _answered_by(self, on_ask: Callable[[Question], Any], question: Question) -> None:
+        answer = on_ask(question)
+        if isawaitable(answer):
+            answer = await answer
+        if question.key not in self._run.state.questions.answers:
+            self._run.state.questions.answer(question.key, answer)
+
+    def _expired(self, key: str, default: Any) -> Any:
+        if default is NO_DEFAULT:
+            raise TimeoutError(f"Nobody has answered the question {key!r} in time.")
+        state = self._run.state
+        state.questions.answers[key] = default
+        state.note("expired", key=key, value=default)
+        return default
+
+
+async def _called(call: Callable[..., Any], args: Sequence[Any]) -> Any:
+    if kind_of(call) is ActorKind.SYNC:
+        return await to_thread.run_sync(lambda: call(*args))
+    return await call(*args)
