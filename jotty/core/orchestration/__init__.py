@@ -22,7 +22,7 @@ from .actor import (
 if TYPE_CHECKING:
     from .chat import AgentSelectedEvent, ChatEvent, ChatMessage, ChatMode, DoneEvent
     from .conductor import Conductor
-    from .context import ActorContext, FakeContext
+    from .context import ActorContext
     from .events import (
         AgentCancelledEvent,
         AgentCompleteEvent,
@@ -41,14 +41,17 @@ if TYPE_CHECKING:
         WorkflowErrorEvent,
         WorkflowStartEvent,
     )
+    from .fake import FakeContext, Spawned
     from .graph import Graph, GraphMode, Node
-    from .journaling import stream_run
+    from .journaling import answer_run, stream_run
     from .orchestrator import ConductorLike, GraphOrchestrator, Orchestrator
     from .outcome import End, Goto, Output
+    from .questions import OnAsk, Question
     from .resources import Resource, opened, scoped
     from .result import ErrorInfo, Metadata, Result, RunUsage, Timings, Usage, result_of
     from .run import Run
     from .signature import ActorKind
+    from .spawning import Handle
     from .stream import RunStream
     from .workflow import WorkflowMode
 
@@ -83,18 +86,22 @@ __all__ = [
     "Graph",
     "GraphMode",
     "GraphOrchestrator",
+    "Handle",
     "InputRequiredEvent",
     "Limit",
     "Metadata",
     "Node",
+    "OnAsk",
     "Orchestrator",
     "Output",
+    "Question",
     "ReasoningEvent",
     "Resource",
     "Result",
     "Run",
     "RunStream",
     "RunUsage",
+    "Spawned",
     "TextChunkEvent",
     "Timings",
     "ToolCallEvent",
@@ -105,6 +112,7 @@ __all__ = [
     "WorkflowMode",
     "WorkflowStartEvent",
     "actor",
+    "answer_run",
     "opened",
     "result_of",
     "scoped",
@@ -114,7 +122,7 @@ __all__ = [
 _NAMES: Final = {
     "chat": ("AgentSelectedEvent", "ChatEvent", "ChatMessage", "ChatMode", "DoneEvent"),
     "conductor": ("Conductor",),
-    "context": ("ActorContext", "FakeContext"),
+    "context": ("ActorContext",),
     "events": (
         "AgentCancelledEvent",
         "AgentCompleteEvent",
@@ -133,14 +141,17 @@ _NAMES: Final = {
         "WorkflowErrorEvent",
         "WorkflowStartEvent",
     ),
+    "fake": ("FakeContext", "Spawned"),
     "graph": ("Graph", "GraphMode", "Node"),
-    "journaling": ("stream_run",),
+    "journaling": ("answer_run", "stream_run"),
     "orchestrator": ("ConductorLike", "GraphOrchestrator", "Orchestrator"),
     "outcome": ("End", "Goto", "Output"),
+    "questions": ("OnAsk", "Question"),
     "resources": ("Resource", "opened", "scoped"),
     "result": ("ErrorInfo", "Metadata", "Result", "RunUsage", "Timings", "Usage", "result_of"),
     "run": ("Run",),
     "signature": ("ActorKind",),
+    "spawning": ("Handle",),
     "stream": ("RunStream",),
     "workflow": ("WorkflowMode",),
 }

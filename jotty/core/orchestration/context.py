@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from .actor import ActorLike
+    from .fake import FakeContext
     from .spawning import Handle
 
-__all__ = ["ActorContext", "FakeContext"]
+__all__ = ["ActorContext"]
 
 
 class _Voice(Protocol):
@@ -133,9 +134,32 @@ class ActorContext:
         context: Mapping[str, Any] | None = None,
         history: Sequence[Any] = (),
         attempt: int = 1,
+        outputs: Mapping[str, Any] | None = None,
+        answers: Mapping[str, Any] | None = None,
     ) -> FakeContext:
-        """Make a context that belongs to no run and keeps what it is told, to test an actor alone."""
-        return FakeContext(actor=actor, goal=goal, context=context or {}, history=history, attempt=attempt)
+        """Make a context that belongs to no run and keeps what it is told, to test an actor alone.
+
+        Args:
+            actor: The actor's name.
+            goal: What the run is for.
+            context: What the run was given besides.
+            history: The conversation so far.
+            attempt: Which attempt it is.
+            outputs: What actors give that are spawned or called, by name: an output, or a function of the
+                inputs. An actor that is not among them is called, if it is given itself.
+            answers: Those to questions, by key.
+        """
+        from .fake import FakeContext
+
+        return FakeContext(
+            actor=actor,
+            goal=goal,
+            context=context or {},
+            history=history,
+            attempt=attempt,
+            outputs=outputs or {},
+            answers=answers or {},
+        )
 
     def text(self, text: str) -> None:
         """Tell a piece of the output, as it comes; the output itself is still what the actor returns."""
@@ -278,57 +302,3 @@ class ActorContext:
                 "Make it an async def, and use its ctx only while it runs."
             )
         return self._backstage
-
-
-class _Recorder:
-    """Keeps what is told."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.usage: list[dict[str, Any]] = []
-
-    def tell_of(self, ctx: ActorContext, type: str, fields: dict[str, Any], /) -> None:  # noqa: A002
-        self.events.append({"type": type, "agent": ctx.agent, "attempt": ctx.attempt, **fields})
-
-    def count(self, model: str, input_tokens: int, output_tokens: int, cost: float, /) -> None:
-        self.usage.append(
-            {"model": model, "input_tokens": input_tokens, "output_tokens": output_tokens, "cost": cost}
-        )
-
-
-class FakeContext(ActorContext):
-    """A context for a test of one actor alone; made by `ActorContext.fake()`.
-
-    Attributes:
-        events: What the actor told, in order, each with `type`, `agent` and `attempt`.
-        usages: What it reported to `usage`.
-    """
-
-    __slots__ = ("events", "usages")
-
-    def __init__(
-        self, *, actor: str, goal: str, context: Mapping[str, Any], history: Sequence[Any], attempt: int
-    ) -> None:
-        recorder = _Recorder()
-        super().__init__(
-            recorder,
-            actor=actor,
-            agent=actor,
-            run_id="fake",
-            attempt=attempt,
-            round=0,
-            goal=goal,
-            context=context,
-            history=history,
-        )
-        self.events = recorder.events
-        self.usages = recorder.usage
-
-    @property
-    def chunks(self) -> list[str]:
-        """The pieces of its output that the actor told, in order."""
-        return [event["text"] for event in self.events if event["type"] == "text_chunk"]
-
-    def cancel(self) -> None:
-        """Tell the actor to stop, as a run does."""
-        self.cancelled = True
