@@ -231,7 +231,7 @@ async def test_the_actors_policy_wins_over_the_conductors(
     assert (of_actor == "raise") == isinstance(run.error, ValueError)
 
 
-async def test_a_failing_condition_fails_its_actor(watch: Watch) -> None:
+async def test_a_failing_condition_fails_its_actor(watch: Watch, clock: VirtualClock) -> None:
     def when(goal: str) -> bool:
         raise KeyError(goal)
 
@@ -241,6 +241,7 @@ async def test_a_failing_condition_fails_its_actor(watch: Watch) -> None:
 
     @actor
     async def sibling() -> str:
+        await clock.sleep(1)
         return "never, too"
 
     raised = await watch(sibling, asked)

@@ -50,16 +50,24 @@ class Announcer:
         """Return the time as events tell it, in seconds."""
         return self._clock.now() / MICROSECONDS
 
-    def tell(self, type: str, note: dict[str, Any] | None = None, **fields: Any) -> None:  # noqa: A002  # the event's own key
+    def tell(
+        self,
+        type: str,  # noqa: A002  # the event's own key
+        note: dict[str, Any] | None = None,
+        at: int | None = None,
+        /,
+        **fields: Any,
+    ) -> None:
         """Deliver an event now; only on the event loop.
 
         Args:
             type: The event's type.
             note: What the memory of a durable run keeps beside it; see `Memory.put`.
+            at: The time, in microseconds, if it is known already.
             **fields: The rest of the event.
         """
         if self._is_heard:
-            self._deliver(type, self._clock.now(), fields, note)
+            self._deliver(type, self._clock.now() if at is None else at, fields, note)
 
     def tell_of(self, ctx: ActorContext, type: str, fields: dict[str, Any]) -> None:  # noqa: A002
         """Deliver an event of an actor from any thread; nothing if its attempt is over by then."""

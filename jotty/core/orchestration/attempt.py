@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from contextlib import aclosing
 from inspect import isawaitable
@@ -14,6 +13,7 @@ from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
 
 from jotty.core.queue import EventLoop, Within
 from jotty.core.queue.forked import end_if_forked
+from jotty.core.queue.lineage import generation
 from jotty.errors import ActorError
 
 from .outcome import End, Goto, Output
@@ -84,7 +84,7 @@ class _Job:
     def __init__(self, name: str, call: Callable[[], Any]) -> None:
         self._name = name
         self._call = call
-        self._home = os.getpid()
+        self._home = generation()
         self._turn = threading.Lock()
         self._loop = EventLoop()
         self.ended = anyio.Event()

@@ -297,8 +297,10 @@ def bind(
         arguments[plan.own[0]] = previous[plan.own[1]]
     if inputs:
         arguments.update(inputs)
-    missing = [name for name in plan.open if name not in arguments]
-    return Absent(missing[0]) if missing else arguments
+    if plan.open:
+        missing = [name for name in plan.open if name not in arguments]
+        return Absent(missing[0]) if missing else arguments
+    return arguments
 
 
 def split_positional(plan: Plan, arguments: dict[str, Any]) -> list[Any]:

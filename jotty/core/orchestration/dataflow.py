@@ -85,17 +85,17 @@ class Dataflow:
 
     def take(self) -> str | None:
         """Take what has been ready for longest, which then counts as running; None if nothing is."""
-        self.rest()
-        if not self._ready:
+        if not self.count_ready():
             return None
         name = self._ready.popleft()
         self.running.add(name)
         return name
 
-    def has_ready(self) -> bool:
-        """Whether there is something to take."""
-        self.rest()
-        return bool(self._ready)
+    def count_ready(self) -> int:
+        """Return how many nodes may be taken."""
+        if self._idle:
+            self.rest()
+        return len(self._ready)
 
     def rest(self) -> None:
         """Settle what only runs on demand, once nothing else can happen any more."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 from anyio import current_effective_deadline, get_cancelled_exc_class, to_thread
 
 from jotty.core.queue import RetryLater, encode
 from jotty.core.queue.forked import end_if_forked
+from jotty.core.queue.lineage import generation
 from jotty.errors import ActorError, GraphError, InputRequired, PayloadError
 
 from .attempt import in_thread, iterated, within
@@ -39,7 +38,6 @@ __all__ = ["Execution", "Performer"]
 POINTLESS: Final = (GraphError, InputRequired, PayloadError)  # another attempt would only repeat them
 
 
-@attrs.define(eq=False)
 class Execution:
     """A node that is being run.
 
@@ -65,25 +63,37 @@ class Execution:
         count: What counts as its work instead of itself, if anything does.
     """
 
-    node: Node
-    root: Node
-    label: str
-    round: int
-    arguments: dict[str, Any]
-    started: int
-    inputs: str | None = None
-    scope: CancelScope = attrs.field(init=False)
-    attempt: int = 1
+    # what few executions need stands here, so that the others cost nothing for it
+    scope: CancelScope
+    attempt = 1
     ctx: ActorContext | None = None
     stage: Stage | None = None
     data: bytes | None = None
     limiter: Limiter | None = None
     lent: Limiter | None = None
-    has_slot: bool = True
-    waits: int = 0
-    is_idle: bool = False
+    has_slot = True
+    waits = 0
+    is_idle = False
     timer: Timer | None = None
     count: Handle | None = None
+
+    def __init__(  # noqa: PLR0917 - by position it is made twice as fast, once for each node
+        self,
+        node: Node,
+        root: Node,
+        label: str,
+        number: int,
+        arguments: dict[str, Any],
+        started: int,
+        inputs: str | None,
+    ) -> None:
+        self.node = node
+        self.root = root
+        self.label = label
+        self.round = number
+        self.arguments = arguments
+        self.started = started
+        self.inputs = inputs
 
     def renew(self) -> None:
         """Forget the attempt before."""
@@ -101,7 +111,7 @@ class Performer:
         self._is_coded = run.state.memory is not None or run.options.check_payloads
         self._context = copy_context()
         self._cancelled = get_cancelled_exc_class()
-        self._home = os.getpid()
+        self._home = generation()
 
     def ask(self, actor: AnyActor, positional: list[Any], named: dict[str, Any]) -> Any:
         """Call an actor's `when` at once, as the actor itself would be."""
@@ -116,16 +126,16 @@ class Performer:
         postponed = 0
         while True:
             try:
+                if execution.node.is_plain:
+                    context = self._context.copy()
+                    actor = execution.node.actor
+                    called = context.run(actor.invoke, **execution.arguments)
+                    return self._outcome(execution, await within(context, called, actor.name))
                 return await self._attempt(execution)
-            except SystemExit as exc:  # argparse, say: it must not take the whole process with it
-                failure: BaseException = ActorError(
-                    execution.node.actor.name, f"called sys.exit({exc.code!r})"
-                )
-                failure.__cause__ = exc
             except BaseException as exc:  # sorted here, once and for all
-                if isinstance(exc, (self._cancelled, GeneratorExit)):
+                failure = self._failure_of(execution, exc)
+                if failure is None:
                     raise
-                failure = exc
             postponed = postponed + 1 if isinstance(failure, RetryLater) else 0
             delay = self._delay(execution, failure, postponed)
             if delay is None:
@@ -134,23 +144,36 @@ class Performer:
             execution.attempt += not postponed
             await self._options.clock.sleep(delay)
 
+    def _failure_of(self, execution: Execution, exc: BaseException) -> BaseException | None:
+        """Return what an attempt has failed by; None if it was cancelled."""
+        end_if_forked(self._home, exc)
+        failure: BaseException = exc
+        if isinstance(exc, self._cancelled):
+            if current_effective_deadline() == float("-inf"):
+                return None
+            failure = ActorError(execution.node.actor.name)
+        elif isinstance(exc, SystemExit):  # argparse, say: it must not take the whole process with it
+            failure = ActorError(execution.node.actor.name, f"called sys.exit({exc.code!r})")
+        elif isinstance(exc, GeneratorExit):
+            return None
+        if failure is not exc:
+            failure.__cause__ = exc
+        return failure
+
     async def _attempt(self, execution: Execution) -> Done | Failed:
         """Try once, with all that the attempt spawns: nothing of it is left when this returns or raises."""
         execution.renew()
+        failed: Failed | None = None
         try:
-            value = await self._limited(execution)
-            end_if_forked(self._home)
-            outcome = self._outcome(execution, value)
-            if execution.stage is None:
-                return outcome
-            if isinstance(outcome, Output) and (failed := await execution.stage.spawner.settle()):
-                return failed
+            outcome = self._outcome(execution, await self._limited(execution))
+            if isinstance(outcome, Output) and execution.stage is not None:
+                failed = await execution.stage.spawner.settle()
         except BaseException as exc:
             end_if_forked(self._home, exc)
             await self._end(execution)
             raise
         await self._end(execution)
-        return outcome
+        return failed or outcome
 
     async def _end(self, execution: Execution) -> None:
         if execution.ctx is not None:
@@ -159,6 +182,7 @@ class Performer:
             await execution.stage.spawner.abandon()
 
     def _outcome(self, execution: Execution, value: Any) -> Done:
+        end_if_forked(self._home)
         if isinstance(value, Goto):
             self._graph.check_goto(value)
         outcome = value if isinstance(value, (Output, Goto, End)) else Output(value)
@@ -217,17 +241,11 @@ class Performer:
                 limiter.release()
 
     async def _placed(self, execution: Execution) -> Any:
-        actor = execution.node.actor
-        try:
-            if actor.kind is not ActorKind.SYNC:
-                return await self._timed(execution)
-            # the wait for a thread is none of the actor's time
-            async with to_thread.current_default_thread_limiter():
-                return await self._timed(execution)
-        except self._cancelled as exc:
-            if current_effective_deadline() == float("-inf"):
-                raise
-            raise ActorError(actor.name) from exc
+        if execution.node.actor.kind is not ActorKind.SYNC:
+            return await self._timed(execution)
+        # the wait for a thread is none of the actor's time
+        async with to_thread.current_default_thread_limiter():
+            return await self._timed(execution)
 
     async def _timed(self, execution: Execution) -> Any:
         actor, context = execution.node.actor, self._context.copy()

@@ -13,6 +13,7 @@ from jotty.errors import GraphError
 
 from .binding import RESERVED, Names, Plan, listed, make_plan
 from .drawing import draw_dot, draw_mermaid
+from .signature import ActorKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -46,6 +47,7 @@ class Node:
         children: The nodes that wait for it, likewise.
         plan: How its parameters are bound.
         when: How the parameters of its `when` are bound, if it has one.
+        is_plain: Whether nothing is to be done but to await its actor (derived).
     """
 
     name: str
@@ -54,6 +56,13 @@ class Node:
     children: tuple[str, ...]
     plan: Plan
     when: Plan | None
+    is_plain: bool = attrs.field(init=False)
+
+    @is_plain.default
+    def _is_plain(self) -> bool:
+        actor, plan = self.actor, self.plan
+        is_awaited = actor.kind is ActorKind.ASYNC and actor.timeout is None and actor.limit is None
+        return is_awaited and plan.context is None and not plan.positional
 
 
 @attrs.frozen(slots=False, eq=False)

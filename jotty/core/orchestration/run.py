@@ -29,7 +29,7 @@ from .spawning import arguments_of
 from .state import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from .actor import ActorLike, AnyActor
     from .announcer import Listener
@@ -43,12 +43,14 @@ __all__ = ["Run"]
 
 # actors that never suspend must not keep the event loop from everyone else
 CHECKPOINT_EVERY = 32
+MOST_STARTING = 2  # more would start for nothing where actors never suspend; so they double in number
 
 
 class Run:
     """Runs a graph once.
 
-    A finished node runs its first ready child in its own task, so that a chain makes one task in all.
+    A task that has finished one node goes on with the next that is ready; others are started only for what is
+    ready meanwhile. So a chain makes one task in all, and so do actors that never wait for anything.
 
     Args:
         graph: What is run.
@@ -82,9 +84,11 @@ class Run:
             self.state = state
         self.flow = Dataflow(graph, options.outputs, options.entry)
         self.digests = Digests("" if host is None else host.inputs or "", options.outputs)
+        self._now = options.clock.now
         self._given = {**options.context, **options.shared, "goal": options.goal, "history": options.history}
-        self._slots = Slots(options.max_parallel, self._fill)
+        self._slots = Slots(options.max_parallel, self._call_workers)
         self._executions: dict[str, Execution] = {}
+        self._starting = 0  # workers that have not taken anything yet
         self._plans: dict[tuple[AnyActor, str], Plan] = {}
         self._failure: BaseException | None = None
         self._failure_info: ErrorInfo | None = None
@@ -182,7 +186,7 @@ class Run:
             if self.state.memory is not None:
                 recall = self.state.recall
                 replay(self, (recall if self._host is None else recall.at(self._host.label)).records)
-            self._spawn(self._advance())
+            self._call_workers()
         if self._failure is None and not self.flow.is_over and self._suspended is None:
             # somebody else has cancelled the task of a branch, which ended without a word
             self._failure = ActorError(next(iter(self._executions)))
@@ -199,96 +203,82 @@ class Run:
         attach(self._failure, result)
         raise self._failure
 
-    # Branches: one task each, which runs execution after execution
+    # Workers: tasks that run execution after execution, as many as there is something to wait for
 
-    def _spawn(self, executions: Iterable[Execution]) -> None:
-        for execution in executions:
-            execution.scope = CancelScope()
-            self._group.start_soon(self._branch, execution, execution.scope, name=execution.label)
+    def _call_workers(self) -> None:
+        """Start workers if more is ready than those that are starting will take; each calls the next ones."""
+        if self._is_stopped or not self._slots.is_free:
+            return
+        while self._starting < min(self.flow.count_ready(), MOST_STARTING):
+            self._starting += 1
+            self._group.start_soon(self._work)
 
-    async def _branch(self, execution: Execution, scope: CancelScope) -> None:
-        current: Execution | None = execution
+    async def _work(self) -> None:
+        self._starting -= 1
+        execution: Execution | None = None
         memory = self.state.memory
         try:
-            with scope:
-                while current is not None and self._goes_on(scope):
+            with CancelScope() as scope:
+                execution = self._next(scope)
+                while execution is not None:
                     if memory is not None:
                         await memory.flush()  # what it follows from must be stored before it begins
-                    outcome = await self._performer.perform(current)
-                    if self._goes_on(scope):
-                        following = self._settle(current, outcome)
-                        current = self._continue(following, scope)
-                        if current is not None and (
-                            following or len(self.state.path) % CHECKPOINT_EVERY == 0
-                        ):
-                            await checkpoint()
+                    outcome = await self._performer.perform(execution)
+                    if scope.cancel_called or self._is_stopped:
+                        break
+                    self._settle(execution, outcome)
+                    settled, execution = execution, self._next(scope)
+                    self.state.idle(settled)
+                    if execution is not None and self.state.iterations % CHECKPOINT_EVERY == 0:
+                        await checkpoint()
         except BaseException:
             self._halt()
             raise
         finally:
-            if current is not None:
-                self._leave(current)
+            if execution is not None:
+                self._leave(execution)
 
-    def _goes_on(self, scope: CancelScope) -> bool:
-        return not (scope.cancel_called or self._is_stopped)
-
-    def _continue(self, following: list[Execution], scope: CancelScope) -> Execution | None:
-        """Start tasks for all but the first, and return that; `following` keeps the others."""
-        if not following:
+    def _next(self, scope: CancelScope) -> Execution | None:
+        """Take what is ready, if there is room, and have others look if there is more."""
+        flow, slots = self.flow, self._slots
+        if scope.cancel_called:
             return None
-        first = following.pop(0)
-        first.scope = scope
-        self._spawn(following)
-        return first
+        while not self._is_stopped and flow.count_ready() and slots.try_take():
+            execution = self._admit(self.graph.nodes[flow.take() or ""])
+            if execution is None:
+                slots.give_back(quietly=True)
+                continue
+            execution.scope = scope
+            if flow.count_ready():
+                self._call_workers()
+            return execution
+        return None
 
     def _leave(self, execution: Execution) -> None:
         """Drop an execution that was cancelled, whatever it came to, and start what waited for its end."""
         self._tell_cancelled(execution)
         self.flow.stopped(execution.node.name)
         self._free(execution)
-        self._spawn(self._advance())
         self.state.idle(execution)
+        self._call_workers()
         self.rest()
 
     def _tell_cancelled(self, execution: Execution) -> None:
-        self._count_time(execution)
-        self.state.tell("agent_cancelled", agent=execution.label, attempt=execution.attempt)
+        now = self._now()
+        self._count_time(execution, now)
+        self.state.tell("agent_cancelled", None, now, agent=execution.label, attempt=execution.attempt)
 
-    def _count_time(self, execution: Execution) -> float:
-        label, seconds = execution.label, self._seconds_of(execution)
-        self.state.seconds[label] = self.state.seconds.get(label, 0.0) + seconds
+    def _count_time(self, execution: Execution, now: int) -> float:
+        label, seconds = execution.label, (now - execution.started) / MICROSECONDS
+        spent = self.state.seconds
+        spent[label] = spent.get(label, 0.0) + seconds
         return seconds
-
-    def _seconds_of(self, execution: Execution) -> float:
-        return (self.options.clock.now() - execution.started) / MICROSECONDS
 
     # What is to run next
 
-    def _fill(self) -> None:
-        """Start what there is room for now."""
-        if not self._is_stopped:
-            self._spawn(self._advance())
-
-    def _advance(self) -> list[Execution]:
-        """Take what is ready, as far as there is room, and make executions of it."""
-        started: list[Execution] = []
-        while not self._is_stopped and self.flow.has_ready() and self._slots.try_take():
-            name = self.flow.take()
-            execution = None if name is None else self._admit(self.graph.nodes[name])
-            if execution is None:
-                self._slots.give_back(quietly=True)
-            else:
-                started.append(execution)
-        if self._is_stopped:
-            for execution in started:
-                self._tell_cancelled(execution)
-                self.state.idle(execution)
-            started.clear()
-        return started
-
     def _admit(self, node: Node) -> Execution | None:
         """Make an execution of a ready node, or settle it at once if it is not to run."""
-        inputs = self.inputs_of(node)
+        inputs = None if self.state.memory is None else self.digests.inputs_of(node, self.flow)
         try:
             arguments = self._arguments(node)
         except BaseException as exc:  # noqa: BLE001  # a `when` is the user's own, and fails as its actor does
@@ -298,15 +288,15 @@ class Run:
             self.flow.fold(node.name, arguments)
             self._tell_skipped(self.prefix + node.name, arguments, inputs, self.flow.rounds[node.name])
             return None
-        if not self._may_execute():
+        if self.state.iterations >= self.options.max_iterations:
+            self._exceed()
             return None
-        return self._begin(node, node, arguments, inputs, self.flow.rounds[node.name])
-
-    def inputs_of(self, node: Node) -> str | None:
-        """Return the digest of what a ready node is given, in a durable run."""
-        if self.state.memory is None:
-            return None
-        return self.digests.inputs_of(node, self.flow)
+        label, now = self.prefix + node.name, self._now()
+        execution = Execution(node, node, label, self.flow.rounds[node.name], arguments, now, inputs)
+        self._executions[node.name] = execution
+        self.state.active += 1
+        self._begin(execution)
+        return execution
 
     def _tell_skipped(self, label: str, skipped: Skipped, inputs: str | None, number: int) -> None:
         finished, known = self.state.progress()
@@ -315,13 +305,9 @@ class Run:
             "agent_skipped", note, agent=label, reason=skipped.reason, finished=finished, known=known
         )
 
-    def _may_execute(self) -> bool:
-        """Whether the bound allows one more; else the run is given up."""
-        state, bound = self.state, self.options.max_iterations
-        if state.iterations < bound:
-            return True
+    def _exceed(self) -> None:
+        state = self.state
         self.give_up(MaxIterationsExceeded(state.iterations, Counter(state.path), state.path))
-        return False
 
     def _arguments(self, node: Node) -> dict[str, Any] | Skipped:
         flow = self.flow
@@ -337,29 +323,24 @@ class Run:
         is_wanted = self._performer.ask(node.actor, split_positional(node.when, asked), asked)
         return arguments if is_wanted else Skipped("its condition is not met")
 
-    def _begin(
-        self, node: Node, root: Node, arguments: dict[str, Any], inputs: str | None, number: int
-    ) -> Execution:
-        label = self.prefix + node.name if node is root else node.name
-        execution = Execution(node, root, label, number, arguments, self.options.clock.now(), inputs)
-        state = self.state
-        if node is root:
-            self._executions[node.name] = execution
-            state.active += 1
+    def _begin(self, execution: Execution) -> None:
+        label, number, state = execution.label, execution.round, self.state
         state.path.append(label)
         state.iterations += 1
-        note = None if state.memory is None else {"inputs": inputs, "round": number}
-        state.tell("agent_start", note, agent=label, attempt=1, round=number)
+        if state.memory is None:
+            state.tell("agent_start", None, execution.started, agent=label, attempt=1, round=number)
+            return
+        note = {"inputs": execution.inputs, "round": number}
+        state.tell("agent_start", note, execution.started, agent=label, attempt=1, round=number)
         if number or "/" in label:  # another round forgets what the last one has spawned
-            state.remember("start", label, {"inputs": inputs, "round": number})
-        return execution
+            state.remember("start", label, note)
 
     # The end of an execution
 
-    def _settle(self, execution: Execution, outcome: Done | Failed) -> list[Execution]:
-        """Fold an outcome, and return what may run now."""
-        name = execution.node.name
-        seconds = self._count_time(execution)
+    def _settle(self, execution: Execution, outcome: Done | Failed) -> None:
+        """Fold an outcome."""
+        name, now = execution.node.name, self._now()
+        seconds = self._count_time(execution, now)
         del self._executions[name]
         if isinstance(outcome, Failed):
             self._fail(
@@ -369,44 +350,46 @@ class Run:
             if execution.data is not None and not isinstance(outcome, Goto):
                 self.digests.keep(execution.node, digest(execution.data))
             cancelled = self.flow.fold(name, outcome)
-            self._tell_complete(execution, outcome, seconds)
-            self.cancel(cancelled)
+            self._tell_complete(execution, outcome, seconds, now)
+            if cancelled:
+                self.cancel(cancelled)
         self._free(execution)
-        following = self._advance()
-        self.state.idle(execution)
-        return following
 
     def _free(self, execution: Execution, *, quietly: bool = True) -> None:
         if execution.has_slot:
             execution.has_slot = False
             self._slots.give_back(quietly=quietly)
 
-    def _tell_complete(self, execution: Execution, outcome: Done, seconds: float) -> None:
+    def _tell_complete(self, execution: Execution, outcome: Done, seconds: float, now: int) -> None:
         state = self.state
-        finished, known = state.progress()
-        fields: dict[str, Any] = {"kind": "output", "output": None, "target": None, "reset": []}
+        kind, output, target = "output", None, None
+        reset: list[str] = []
         note: dict[str, Any] | None = None
         if state.memory is not None:
             note = {"round": execution.round, "output": execution.data}
         if isinstance(outcome, Output):
-            fields["output"] = outcome.value
+            output = outcome.value
         elif isinstance(outcome, End):
-            fields.update(kind="end", output=outcome.output)
+            kind, output = "end", outcome.output
         else:
-            closure = self.graph.closure(outcome.target)
+            kind, target, closure = "goto", self.prefix + outcome.target, self.graph.closure(outcome.target)
             reset = [self.prefix + one for one in self.graph.nodes if one in closure]
-            fields.update(kind="goto", target=self.prefix + outcome.target, reset=reset)
             if note is not None:
                 note = {"round": execution.round, "given": dict(outcome.inputs)}
+        finished, known = state.progress()
         state.tell(
             "agent_complete",
             note,
+            now,
             agent=execution.label,
             attempt=execution.attempt,
+            kind=kind,
+            output=output,
+            target=target,
+            reset=reset,
             seconds=seconds,
             finished=finished,
             known=known,
-            **fields,
         )
         if note is not None and "/" in execution.label:
             state.remember("step", execution.label, kept_of(outcome, execution.data, self.prefix))
@@ -556,7 +539,8 @@ class Run:
             return outcome
         await self._slots.take()
         try:
-            if not self._may_execute():
+            if self.state.iterations >= self.options.max_iterations:
+                self._exceed()
                 await anyio.sleep_forever()  # the whole run is being cancelled
             outcome = await self._perform_spawned(node, spawner, arguments, inputs, handle)
         finally:
@@ -576,9 +560,10 @@ class Run:
     async def _perform_spawned(
         self, node: Node, spawner: Execution, arguments: dict[str, Any], inputs: str | None, handle: Handle
     ) -> Done | Failed:
-        execution = self._begin(node, spawner.root, arguments, inputs, 0)
+        execution = Execution(node, spawner.root, node.name, 0, arguments, self._now(), inputs)
         execution.scope = handle.scope
         execution.count = handle
+        self._begin(execution)
         try:
             if self.state.memory is not None:
                 await self.state.memory.flush()
@@ -586,7 +571,8 @@ class Run:
         except BaseException:
             self._tell_cancelled(execution)
             raise
-        seconds = self._count_time(execution)
+        now = self._now()
+        seconds = self._count_time(execution, now)
         self.state.finished += 1
         if isinstance(outcome, Failed):
             self._fail_spawned(execution, outcome.error, seconds)
@@ -594,7 +580,7 @@ class Run:
         if execution.data is not None:
             handle.data = execution.data
             handle.output_digest = digest(execution.data)
-        self._tell_complete(execution, outcome, seconds)
+        self._tell_complete(execution, outcome, seconds, now)
         return outcome
 
     def _fail_spawned(self, execution: Execution, exc: BaseException, seconds: float) -> None:
@@ -619,7 +605,7 @@ class Run:
             return
         self.state.note("route", agent=self.prefix + root.name, **routed(outcome, data))
         self.cancel(self.flow.route(outcome))
-        self._fill()
+        self._call_workers()
 
     # What actors wait for
 
@@ -697,7 +683,9 @@ class Run:
         if self.state.memory is None or state.active or not questions.waiting:
             return
         top = state.top
-        if top._is_stopped or any(flow.stopping for flow in state.flows):  # noqa: SLF001 - the run around this one
+        # what is ready is about to be taken, and what is stopping makes others ready
+        is_at_rest = not any(flow.stopping or flow.count_ready() for flow in state.flows)
+        if top._is_stopped or not is_at_rest:  # noqa: SLF001 - the run around this one
             return
         top._suspended = Suspended(list(questions.waiting), questions.next_expiry)  # noqa: SLF001
         top._halt()  # noqa: SLF001

@@ -27,9 +27,14 @@ class Slots:
         self._used = 0
         self._waiting: deque[anyio.Event] = deque()
 
+    @property
+    def is_free(self) -> bool:
+        """Whether there is a slot for which nobody waits."""
+        return self.bound is None or (self._used < self.bound and not self._waiting)
+
     def try_take(self) -> bool:
         """Take a slot if one is free for which nobody waits."""
-        if self.bound is not None and (self._used >= self.bound or self._waiting):
+        if not self.is_free:
             return False
         self._used += 1
         return True

@@ -32,6 +32,7 @@ class RunState:
 
     Attributes:
         top: The run around all others.
+        tell: See `Announcer.tell`.
         announcer: Where its events go.
         memory: Where a durable run notes what happens, or None.
         recall: What was noted of its nodes.
@@ -48,6 +49,7 @@ class RunState:
 
     def __init__(self, top: Run, announcer: Announcer, memory: Memory | None) -> None:
         self.top = top
+        self.tell = announcer.tell
         self.announcer = announcer
         self.memory = memory
         self.recall = Recall()
@@ -83,10 +85,6 @@ class RunState:
             known += total
             finished += total - len(flow.unsettled)
         return finished, known
-
-    def tell(self, type: str, note: dict[str, Any] | None = None, **fields: Any) -> None:  # noqa: A002
-        """Tell an event; a durable run notes it with what the note adds."""
-        self.announcer.tell(type, note, **fields)
 
     def note(self, kind: str, **data: Any) -> None:
         """Note what is no event, if the run is durable."""

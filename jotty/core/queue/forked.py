@@ -7,6 +7,8 @@ import sys
 import traceback
 from typing import NoReturn
 
+from .lineage import generation
+
 __all__ = ["end_if_forked"]
 
 
@@ -17,10 +19,10 @@ def end_if_forked(home: int, error: BaseException | None = None) -> None:
     never end. What it has printed is flushed; nothing is cleaned up, since all of that is the parent's.
 
     Args:
-        home: The process that the caller began in.
+        home: The `generation` of the process that the caller began in.
         error: What the user's code raised, if it did: it decides on the exit code, as in any Python process.
     """
-    if os.getpid() != home:
+    if generation() != home:
         _end(error)
 
 

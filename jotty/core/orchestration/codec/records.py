@@ -198,7 +198,6 @@ class Keys:
 # Aliases and computed fields keep some models from reading what they write, unless it is written another way.
 _WAYS: tuple[dict[str, Any], ...] = (
     {},
-    {"by_alias": True},
     {"round_trip": True},
     {"round_trip": True, "by_alias": True},
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +12,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from jotty.core.queue import journal, settlement
 from jotty.core.queue.forked import end_if_forked
+from jotty.core.queue.lineage import generation
 from jotty.core.queue.payload import ROOM
 from jotty.core.queue.task import Task
 from jotty.errors import (
@@ -110,7 +110,7 @@ class Handling:
         self._clock = clock
         self._random = random
         self._unhandled = unhandled
-        self._home = os.getpid()
+        self._home = generation()
         self.interrupt: KeyboardInterrupt | None = None
 
     async def settlement_of(self, held: Held) -> Settlement | None:
