@@ -93,6 +93,20 @@ class Words:
     )
 
 
+@attrs.frozen
+class Kept:
+    _number: int
+
+
+@attrs.define
+class Counted:
+    parts: tuple[int, ...] = attrs.field(converter=tuple)
+    total: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.total = sum(self.parts)
+
+
 @attrs.define
 class Twice:
     number: int
@@ -168,6 +182,8 @@ KINDS: dict[Any, st.SearchStrategy[Any]] = {
     Node: nodes,
     Report: reports,
     Words: texts.map(Words),
+    Kept: st.builds(Kept, numbers),
+    Counted: st.builds(Counted, st.lists(st.integers(0, 9), max_size=3)),
     Twice: st.builds(Twice, st.integers(0, 9)),
     Summed: st.builds(Summed, st.lists(st.integers(0, 9), max_size=3)),
     Plan: st.fixed_dictionaries({"title": texts, "due": st.dates()}),
@@ -326,6 +342,9 @@ TAGS: list[tuple[Any, Any, Any]] = [
     (list[str] | list[date], ["a"], ["a"]),
     (list[date] | list[UUID], [date.min], {"$type": "list[date]", "value": ["0001-01-01"]}),
     (list[date] | list[UUID], [UUID(int=1)], {"$type": "list[UUID]", "value": [str(UUID(int=1))]}),
+    (date | Goto | End, date.min, "0001-01-01"),
+    (Note | Words, {"text": "a"}, {"text": "a"}),
+    (float | Rights, 1, 1),
     (str, {"$type": None, "value": 1}, {"$type": None, "value": 1}),
 ]  # fmt: skip
 
@@ -361,8 +380,9 @@ def test_classes_of_one_name_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("fold", [0, 1])
-def test_a_folded_hour_in_a_zone_is_kept(fold: int) -> None:
-    value = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
+@pytest.mark.parametrize("day", [date(2026, 10, 25), date(2026, 3, 29)], ids=["twice", "never"])
+def test_an_hour_that_a_zone_has_twice_or_never_is_kept(day: date, fold: int) -> None:
+    value = datetime.combine(day, time(2, 30, fold=fold), ZoneInfo("Europe/Berlin"))
     codec = returning(datetime)
 
     restored = codec.decode(codec.encode(value))
@@ -471,6 +491,29 @@ def test_a_local_class_is_found_where_the_actor_uses_it() -> None:
         return Local(date.min)
 
     assert Local(date.min) == passed(codec_of(make, "it"), Local(date.min))
+
+
+def test_a_local_class_hides_one_of_the_module() -> None:
+    @dataclass
+    class Point:
+        day: date
+
+    async def make() -> Point:
+        made: Any = Point(date.min)
+        return made  # type: ignore[no-any-return]  # pyright takes the module's Point to be meant
+
+    assert Point(date.min) == passed(codec_of(make, "it"), Point(date.min))
+
+
+def test_names_are_looked_up_where_a_wrapped_function_was_written() -> None:
+    space: dict[str, Any] = {"wraps": functools.wraps}
+    exec("def wrapped(call): return wraps(call)(lambda: call())", space)  # noqa: S102  # another module
+    call = space["wrapped"](coroutine_of_point)
+
+    assert Point(1, date.min) == passed(codec_of(call, "it"), Point(1, date.min))
+
+
+async def coroutine_of_point() -> Point: ...  # type: ignore[empty-body]
 
 
 def test_a_class_may_be_defined_after_the_actor() -> None:
