@@ -56,6 +56,15 @@ def is_seconds(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
+def is_storable(text: str) -> bool:
+    """Tell whether a text has a form in UTF-8, which lone surrogates have not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @attrs.frozen(kw_only=True)
 class Limit:
     """How much of something scarce the actors that share it may use.
@@ -261,6 +270,8 @@ class Actor(Generic[P, R]):
     def _check(self) -> None:
         if not isinstance(self.name, str) or not self.name or "#" in self.name or "/" in self.name:
             raise ValueError(f"An actor's name must be a text without '#' and '/', not {self.name!r}.")
+        if not is_storable(self.name):
+            raise ValueError(f"An actor's name must be Unicode without lone surrogates, not {self.name!r}.")
         if not is_count(self.retries, 0):
             raise ValueError(f"retries of {self.name!r} must be an int >= 0, not {self.retries!r}.")
         if self.timeout is not None and not is_seconds(self.timeout):

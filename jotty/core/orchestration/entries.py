@@ -18,9 +18,11 @@ Kinds of entries, and what each holds besides; `time` is in seconds, what is not
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from jotty.core.queue import ROOM, EncodedEntry, encode, encode_entry
+from jotty.core.queue.payload import dumps
 from jotty.errors import PayloadError
 
 if TYPE_CHECKING:
@@ -62,7 +64,12 @@ def entry_of(event: Mapping[str, Any], note: Mapping[str, Any], limit: int) -> E
     Raises:
         PayloadError: A name in it cannot be stored.
     """
-    kind, fields = _WRITERS[event["type"]](event)
+    told = event["type"]
+    if told == "agent_start":
+        return EncodedEntry(_start_entry(event, note))
+    if told == "agent_complete" and event["kind"] == "output":
+        return EncodedEntry(_step_entry(event, note))
+    kind, fields = _WRITERS[told](event)
     output = note.get("output")
     rest = {name: value for name, value in note.items() if name != "output" and value}
     entry = {"kind": kind, "agent": event.get("agent", ""), "time": event["time"], **fields, **rest}
@@ -74,12 +81,31 @@ def entry_of(event: Mapping[str, Any], note: Mapping[str, Any], limit: int) -> E
     return EncodedEntry(encoded)
 
 
+# These two make up nearly all of a journal, and are written by hand: that takes a tenth of the time.
+
+
+def _start_entry(event: Mapping[str, Any], note: Mapping[str, Any]) -> bytes:
+    number = f',"round":{note["round"]}' if note["round"] else ""
+    agent, time, inputs = _quoted(event["agent"]), event["time"], note["inputs"]
+    return f'{{"kind":"start","agent":{agent},"time":{time!r},"inputs":"{inputs}"{number}}}'.encode()
+
+
+def _step_entry(event: Mapping[str, Any], note: Mapping[str, Any]) -> bytes:
+    number = f',"round":{note["round"]}' if note["round"] else ""
+    attempt = f',"attempt":{event["attempt"]}' if event["attempt"] > 1 else ""
+    agent, time, seconds = _quoted(event["agent"]), event["time"], event["seconds"]
+    progress = f"{event['finished']},{event['known']}"
+    start = f'{{"kind":"step","agent":{agent},"time":{time!r},"seconds":{seconds!r},"of":[{progress}]'
+    return b'%s,"output":%s}' % (f"{start}{attempt}{number}".encode(), note["output"])
+
+
+@lru_cache(maxsize=4096)
+def _quoted(text: str) -> str:
+    return dumps(text).decode()
+
+
 def _started(event: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return "run", {name: event[name] for name in ("goal", "agents", "output")}
-
-
-def _began(event: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001 - the note says it all
-    return "start", {}
 
 
 def _completed(event: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -109,7 +135,6 @@ def _asked(event: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 _WRITERS: Final[Mapping[str, Callable[[Mapping[str, Any]], tuple[str, dict[str, Any]]]]] = {
     "workflow_start": _started,
-    "agent_start": _began,
     "agent_complete": _completed,
     "agent_skipped": _skipped,
     "agent_error": _failed,

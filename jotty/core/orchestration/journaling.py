@@ -108,7 +108,7 @@ class JournalWriter:
         self._run = run
         self._notify = notify
         self._waiting: list[EncodedEntry] = []
-        self._flushing = anyio.Lock()
+        self._flushing = anyio.Lock(fast_acquire=True)
         self._caught_up = anyio.Event()
         self._last: int | None = None  # the number of the last entry that is known to be written
         self._is_in_doubt = False

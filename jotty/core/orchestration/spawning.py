@@ -9,7 +9,7 @@ from anyio import CancelScope
 
 from jotty.errors import GraphError
 
-from .actor import is_count
+from .actor import is_count, is_storable
 from .binding import Absent, bind, listed
 from .digests import digest_of
 from .graph import Node
@@ -285,8 +285,8 @@ def _label(spawner: str, actor: str, key: str) -> str:
 
 
 def _checked_key(key: Any) -> str:
-    if not isinstance(key, str) or not key:
-        raise ValueError(f"key must be a text that is not empty, not {key!r}.")
+    if not isinstance(key, str) or not key or not is_storable(key):
+        raise ValueError(f"key must be a text that is not empty, without lone surrogates, not {key!r}.")
     return key
 
 
