@@ -11,7 +11,7 @@ from anyio import current_effective_deadline, get_cancelled_exc_class, to_thread
 from jotty.core.queue import RetryLater, encode
 from jotty.core.queue.forked import end_if_forked
 from jotty.core.queue.lineage import generation
-from jotty.errors import ActorError, GraphError, InputRequired, PayloadError
+from jotty.errors import ActorError, GraphError, InputRequired, MaxIterationsExceeded, PayloadError
 
 from .attempt import in_thread, iterated, within
 from .binding import split_positional
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Execution", "Performer"]
 
-POINTLESS: Final = (GraphError, InputRequired, PayloadError)  # another attempt would only repeat them
+# Another attempt would only repeat these.
+POINTLESS: Final = (GraphError, InputRequired, MaxIterationsExceeded, PayloadError)
 
 
 class Execution:

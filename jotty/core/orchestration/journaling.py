@@ -154,7 +154,8 @@ class JournalWriter:
 
     async def follow_answers(self) -> AsyncIterator[tuple[str, Any]]:
         """Iterate over the answers that come from now on, without end."""
-        async for entry in self._queue.events(self._task.id, self._last or 0):
+        # not from what was written last: an answer may have come before that, unseen
+        async for entry in self._queue.events(self._task.id, self.past.last or 0):
             if entry.kind == "answer":
                 yield entry.data["key"], entry.data["value"]
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .announcer import Listener
     from .binding import Plan
     from .graph import Graph, Node
+    from .memory import Memory
     from .options import RunOptions
     from .result import ErrorInfo, Result
     from .spawning import Handle
@@ -94,7 +95,7 @@ class Run:
         self._failure_info: ErrorInfo | None = None
         self._suspended: Suspended | None = None
         self._is_stopped = False
-        self._follows_answers = False
+        self._following: CancelScope | None = None
 
     async def execute(self, listener: Listener | None = None) -> Result:
         """Run to the end; to be called once. If it is cancelled, it returns when all actors have ended.
@@ -148,7 +149,7 @@ class Run:
         Raises:
             Exception: As `execute`, the actor's own.
         """
-        self.state.flows.append(self.flow)
+        self.state.flows[self.prefix] = self.flow
         try:
             await self._perform()
         except BaseException:
@@ -159,7 +160,7 @@ class Run:
 
     def _begin_telling(self) -> None:
         state, memory = self.state, self.options.memory
-        state.flows.append(self.flow)
+        state.flows[self.prefix] = self.flow
         if memory is not None and memory.begun is not None:
             for usage in memory.usages:
                 self._announcer.usage.add(*usage)
@@ -661,20 +662,23 @@ class Run:
         await self._slots.take()
         execution.has_slot = True
 
-    async def questioned(self) -> None:
-        """Take note that an actor waits for an answer, which may come while others are at work."""
-        top = self.state.top
-        if self.state.memory is not None and not top._follows_answers:  # noqa: SLF001 - the run around this one
-            top._follows_answers = True  # noqa: SLF001
-            top._group.start_soon(top._take_answers)  # noqa: SLF001
+    def follow_answers(self) -> None:
+        """See that an answer reaches who waits for it while others are at work."""
+        if self.state.memory is not None and self._following is None:
+            self._following = CancelScope()
+            self._group.start_soon(self._take_answers, self.state.memory, self._following)
 
-    async def _take_answers(self) -> None:
-        memory = self.state.memory
-        if memory is None:
-            return
-        async for key, value in memory.follow_answers():
-            if key not in self.state.questions.answers:
-                self.state.questions.take(key, value)
+    def unfollow_answers(self) -> None:
+        """Look for answers no longer, once nobody waits for one."""
+        if self._following is not None and not self.state.questions.waiting:
+            self._following.cancel()
+            self._following = None
+
+    async def _take_answers(self, memory: Memory, scope: CancelScope) -> None:
+        with scope:
+            async for key, value in memory.follow_answers():
+                if key not in self.state.questions.answers:
+                    self.state.questions.take(key, value)
 
     def rest(self) -> None:
         """Park a durable run of which nothing but an answer makes more."""
@@ -684,7 +688,7 @@ class Run:
             return
         top = state.top
         # what is ready is about to be taken, and what is stopping makes others ready
-        is_at_rest = not any(flow.stopping or flow.count_ready() for flow in state.flows)
+        is_at_rest = not any(flow.stopping or flow.count_ready() for flow in state.flows.values())
         if top._is_stopped or not is_at_rest:  # noqa: SLF001 - the run around this one
             return
         top._suspended = Suspended(list(questions.waiting), questions.next_expiry)  # noqa: SLF001

@@ -43,7 +43,7 @@ class RunState:
         seconds: How long the executions of each node took.
         known: How many nodes were spawned so far.
         finished: How many of those are settled.
-        flows: The dataflows of the run and of those within it.
+        flows: The dataflows of the run and of those within it, by what stands before their labels.
         active: How many executions are at work, rather than waiting for others or for an answer.
     """
 
@@ -60,7 +60,7 @@ class RunState:
         self.seconds: dict[str, float] = {}
         self.known = 0
         self.finished = 0
-        self.flows: list[Dataflow] = []
+        self.flows: dict[str, Dataflow] = {}
         self.active = 0
 
     def idle(self, work: Work) -> None:
@@ -80,7 +80,7 @@ class RunState:
     def progress(self) -> tuple[int, int]:
         """Return how many nodes are settled, and how many are known."""
         known, finished = self.known, self.finished
-        for flow in self.flows:
+        for flow in self.flows.values():
             total = len(flow.graph.nodes)
             known += total
             finished += total - len(flow.unsettled)
