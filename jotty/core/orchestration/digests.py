@@ -84,12 +84,10 @@ class Digests:
             parts.extend(self._bound(node.when, flow))
         return _joined(parts)
 
-    def spawned(self, node: Node, inputs: Mapping[str, Any], flow: Dataflow) -> str:
-        """Return what stands for all that something spawned is given; handles count by their outputs."""
+    def spawned(self, node: Node, inputs: Mapping[str, str | None], flow: Dataflow) -> str:
+        """Return what stands for all that something spawned is given, with the digests of its inputs."""
         parts = [self._around, _version(node), *self._bound(node.plan, flow)]
-        for name, value in sorted(inputs.items()):
-            found = getattr(value, "output_digest", None) if hasattr(value, "waiters") else digest_of(value)
-            parts.append(f"{name}: {found}")
+        parts.extend(f"{name}: {found}" for name, found in sorted(inputs.items()))
         return _joined(parts)
 
     def _bound(self, plan: Plan, flow: Dataflow) -> Iterator[str]:

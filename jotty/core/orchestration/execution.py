@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .limiter import Limiter
     from .run import Run
     from .spawning import Handle
+    from .state import Work
 
 __all__ = ["Execution", "Performer"]
 
@@ -95,6 +96,11 @@ class Execution:
         self.arguments = arguments
         self.started = started
         self.inputs = inputs
+
+    @property
+    def work(self) -> Work:
+        """What counts as its work."""
+        return self.count or self
 
     def renew(self) -> None:
         """Forget the attempt before."""
@@ -231,7 +237,7 @@ class Performer:
             return await self._placed(execution)
         limiter = self._options.limiters.of(limit)
         if not limiter.try_acquire():
-            async with self._run.without_slot(execution):
+            async with self._run.places.without_slot(execution):
                 await limiter.acquire()
         execution.limiter = limiter
         try:

@@ -36,6 +36,12 @@ class GraphMode(StrEnum):
     DYNAMIC = "dynamic"
 
 
+def _is_plain(node: Node) -> bool:
+    actor, plan = node.actor, node.plan
+    is_awaited = actor.kind is ActorKind.ASYNC and actor.timeout is None and actor.limit is None
+    return is_awaited and plan.context is None and not plan.positional
+
+
 @attrs.frozen(eq=False)
 class Node:
     """An actor at its place in a graph.
@@ -56,13 +62,7 @@ class Node:
     children: tuple[str, ...]
     plan: Plan
     when: Plan | None
-    is_plain: bool = attrs.field(init=False)
-
-    @is_plain.default
-    def _is_plain(self) -> bool:
-        actor, plan = self.actor, self.plan
-        is_awaited = actor.kind is ActorKind.ASYNC and actor.timeout is None and actor.limit is None
-        return is_awaited and plan.context is None and not plan.positional
+    is_plain: bool = attrs.field(init=False, default=attrs.Factory(_is_plain, takes_self=True))
 
 
 @attrs.frozen(slots=False, eq=False)

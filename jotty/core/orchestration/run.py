@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import CancelScope, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 
-from jotty.core.queue import MICROSECONDS
-from jotty.errors import ActorError, GraphError, MaxIterationsExceeded
+from jotty.errors import ActorError, MaxIterationsExceeded
 
-from .actor import as_actor
 from .announcer import Announcer
-from .binding import RESERVED, Absent, Names, bind, listed, make_plan, split_positional
+from .binding import Absent, bind, listed, split_positional
 from .dataflow import Dataflow, final_output
 from .digests import Digests, digest, fingerprint
 from .execution import Execution, Performer
-from .memory import Suspended
-from .outcome import Done, End, Failed, Goto, Output, Skipped
-from .replay import kept_of, outcome_of, replay, restore, routed
+from .nursery import Nursery
+from .outcome import Done, Failed, Goto, Skipped
+from .places import Places
+from .replay import replay, restore
+from .reporting import Reporter
 from .resources import opened
 from .result import annotate, attach, describe
 from .slots import Slots
-from .spawning import arguments_of
 from .state import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
-    from .actor import ActorLike, AnyActor
+    from anyio.abc import TaskGroup
+
     from .announcer import Listener
-    from .binding import Plan
     from .graph import Graph, Node
-    from .memory import Memory
     from .options import RunOptions
     from .result import ErrorInfo, Result
-    from .spawning import Handle
 
 __all__ = ["Run"]
 
@@ -62,11 +58,27 @@ class Run:
     Attributes:
         graph: As above.
         options: As above.
-        state: What it shares with the runs within it.
         prefix: What stands before the names of its nodes in their labels.
         flow: What has happened in it.
         digests: What stands for what its nodes are given.
+        given: What is there for actors from the start, by name.
+        executions: The nodes that are being run, by name.
+        slots: The room for executions.
+        is_stopped: Whether nothing is to begin any more.
+        state: What it shares with the runs within it; there once it has begun, like the rest.
+        reporter: What tells of its nodes.
+        places: What executions give up while they wait.
+        performer: What carries them out.
+        nursery: What runs what they spawn.
+        group: The tasks of the run.
     """
+
+    state: RunState
+    reporter: Reporter
+    places: Places
+    performer: Performer
+    nursery: Nursery
+    group: TaskGroup
 
     def __init__(
         self,
@@ -78,24 +90,30 @@ class Run:
     ) -> None:
         self.graph = graph
         self.options = options
-        self._host = host
         self.prefix = "" if host is None else f"{host.label}/"
-        self._is_begun = state is not None
-        if state is not None:
-            self.state = state
         self.flow = Dataflow(graph, options.outputs, options.entry)
         self.digests = Digests("" if host is None else host.inputs or "", options.outputs)
-        self._now = options.clock.now
-        self._given = {**options.context, **options.shared, "goal": options.goal, "history": options.history}
-        self._slots = Slots(options.max_parallel, self._call_workers)
-        self._executions: dict[str, Execution] = {}
+        self.given = {**options.context, **options.shared, "goal": options.goal, "history": options.history}
+        self.executions: dict[str, Execution] = {}
+        self.slots = Slots(options.max_parallel, self.call_workers)
+        self.is_stopped = False
+        self.now = options.clock.now
+        self._host = host
+        self._is_begun = False
         self._starting = 0  # workers that have not taken anything yet
-        self._plans: dict[tuple[AnyActor, str], Plan] = {}
         self._failure: BaseException | None = None
         self._failure_info: ErrorInfo | None = None
-        self._suspended: Suspended | None = None
-        self._is_stopped = False
-        self._following: CancelScope | None = None
+        if state is not None:
+            self._begin(state)
+
+    def _begin(self, state: RunState) -> None:
+        self.state = state
+        self.reporter = Reporter(state, self.graph, self.prefix, self.now)
+        self.places = Places(self.slots, state)
+        self.performer = Performer(self)
+        self.nursery = Nursery(self)
+        state.flows[self.prefix] = self.flow
+        self._is_begun = True
 
     async def execute(self, listener: Listener | None = None) -> Result:
         """Run to the end; to be called once. If it is cancelled, it returns when all actors have ended.
@@ -111,10 +129,8 @@ class Run:
             TimeoutError: It took longer than it may.
         """
         options = self.options
-        self._announcer = Announcer(options.run_id, options.clock, listener, options.memory)
-        self.state = RunState(self, self._announcer, options.memory)
-        self._is_begun = True
-        self._started = options.clock.now()
+        announcer = Announcer(options.run_id, options.clock, listener, options.memory)
+        self._begin(RunState(self, announcer, options.memory))
         self._begin_telling()
         try:
             with options.clock.timeout(options.timeout) as scope:
@@ -128,8 +144,8 @@ class Run:
                 raise
             # whatever resources made of the actor's exception, say a group: the actor's own is raised
             self._failure = self._failure or exc
-        if self._suspended is not None and self._failure is None:
-            raise self._suspended
+        if self.state.parking.suspended is not None and self._failure is None:
+            raise self.state.parking.suspended
         return self._conclude()
 
     def answer(self, key: str, value: Any) -> None:
@@ -149,7 +165,6 @@ class Run:
         Raises:
             Exception: As `execute`, the actor's own.
         """
-        self.state.flows[self.prefix] = self.flow
         try:
             await self._perform()
         except BaseException:
@@ -160,10 +175,9 @@ class Run:
 
     def _begin_telling(self) -> None:
         state, memory = self.state, self.options.memory
-        state.flows[self.prefix] = self.flow
         if memory is not None and memory.begun is not None:
             for usage in memory.usages:
-                self._announcer.usage.add(*usage)
+                state.announcer.usage.add(*usage)
             for label, attempt in restore(state, memory.records):
                 state.tell("agent_cancelled", agent=label, attempt=attempt)
             return
@@ -177,25 +191,26 @@ class Run:
         )
 
     async def _perform(self) -> None:
-        self._performer = Performer(self)
         async with opened(self.options.resources) as resources:
-            self._given.update(resources)
+            self.given.update(resources)
             await self._run_actors()
 
     async def _run_actors(self) -> None:
-        async with anyio.create_task_group() as self._group:
+        async with anyio.create_task_group() as group:
+            self.group = group
             if self.state.memory is not None:
                 recall = self.state.recall
                 replay(self, (recall if self._host is None else recall.at(self._host.label)).records)
-            self._call_workers()
-        if self._failure is None and not self.flow.is_over and self._suspended is None:
-            # somebody else has cancelled the task of a branch, which ended without a word
-            self._failure = ActorError(next(iter(self._executions)))
+            self.call_workers()
+        if self._failure is None and not self.flow.is_over and self.state.parking.suspended is None:
+            # somebody else has cancelled the task of an execution, which ended without a word
+            self._failure = ActorError(next(iter(self.executions)))
         if self._failure is not None:
             raise self._failure
 
     def _conclude(self) -> Result:
-        result = self._result()
+        success = self._failure is None and not self.state.errors
+        result = self.reporter.result(self.flow, self.options, success=success)
         if self._failure is None:
             self.state.tell("workflow_complete", result=result)
             return result
@@ -206,13 +221,13 @@ class Run:
 
     # Workers: tasks that run execution after execution, as many as there is something to wait for
 
-    def _call_workers(self) -> None:
-        """Start workers if more is ready than those that are starting will take; each calls the next ones."""
-        if self._is_stopped or not self._slots.is_free:
+    def call_workers(self) -> None:
+        """Start workers if there is more than those will take that are starting; each calls the next ones."""
+        if self.is_stopped or not self.slots.is_free:
             return
         while self._starting < min(self.flow.count_ready(), MOST_STARTING):
             self._starting += 1
-            self._group.start_soon(self._work)
+            self.group.start_soon(self._work)
 
     async def _work(self) -> None:
         self._starting -= 1
@@ -224,8 +239,8 @@ class Run:
                 while execution is not None:
                     if memory is not None:
                         await memory.flush()  # what it follows from must be stored before it begins
-                    outcome = await self._performer.perform(execution)
-                    if scope.cancel_called or self._is_stopped:
+                    outcome = await self.performer.perform(execution)
+                    if scope.cancel_called or self.is_stopped:
                         break
                     self._settle(execution, outcome)
                     settled, execution = execution, self._next(scope)
@@ -233,7 +248,7 @@ class Run:
                     if execution is not None and self.state.iterations % CHECKPOINT_EVERY == 0:
                         await checkpoint()
         except BaseException:
-            self._halt()
+            self.halt()
             raise
         finally:
             if execution is not None:
@@ -241,39 +256,28 @@ class Run:
 
     def _next(self, scope: CancelScope) -> Execution | None:
         """Take what is ready, if there is room, and have others look if there is more."""
-        flow, slots = self.flow, self._slots
+        flow, slots = self.flow, self.slots
         if scope.cancel_called:
             return None
-        while not self._is_stopped and flow.count_ready() and slots.try_take():
+        while not self.is_stopped and flow.count_ready() and slots.try_take():
             execution = self._admit(self.graph.nodes[flow.take() or ""])
             if execution is None:
                 slots.give_back(quietly=True)
                 continue
             execution.scope = scope
             if flow.count_ready():
-                self._call_workers()
+                self.call_workers()
             return execution
         return None
 
     def _leave(self, execution: Execution) -> None:
         """Drop an execution that was cancelled, whatever it came to, and start what waited for its end."""
-        self._tell_cancelled(execution)
+        self.reporter.cancelled(execution)
         self.flow.stopped(execution.node.name)
-        self._free(execution)
+        self.places.free(execution)
         self.state.idle(execution)
-        self._call_workers()
-        self.rest()
-
-    def _tell_cancelled(self, execution: Execution) -> None:
-        now = self._now()
-        self._count_time(execution, now)
-        self.state.tell("agent_cancelled", None, now, agent=execution.label, attempt=execution.attempt)
-
-    def _count_time(self, execution: Execution, now: int) -> float:
-        label, seconds = execution.label, (now - execution.started) / MICROSECONDS
-        spent = self.state.seconds
-        spent[label] = spent.get(label, 0.0) + seconds
-        return seconds
+        self.call_workers()
+        self.state.parking.rest()
 
     # What is to run next
 
@@ -287,62 +291,44 @@ class Run:
             return None
         if isinstance(arguments, Skipped):
             self.flow.fold(node.name, arguments)
-            self._tell_skipped(self.prefix + node.name, arguments, inputs, self.flow.rounds[node.name])
+            self.reporter.skipped(self.prefix + node.name, arguments, inputs, self.flow.rounds[node.name])
             return None
         if self.state.iterations >= self.options.max_iterations:
-            self._exceed()
+            self.exceed()
             return None
-        label, now = self.prefix + node.name, self._now()
+        label, now = self.prefix + node.name, self.now()
         execution = Execution(node, node, label, self.flow.rounds[node.name], arguments, now, inputs)
-        self._executions[node.name] = execution
+        self.executions[node.name] = execution
         self.state.active += 1
-        self._begin(execution)
+        self.reporter.began(execution)
         return execution
 
-    def _tell_skipped(self, label: str, skipped: Skipped, inputs: str | None, number: int) -> None:
-        finished, known = self.state.progress()
-        note = {"inputs": inputs, "round": number}
-        self.state.tell(
-            "agent_skipped", note, agent=label, reason=skipped.reason, finished=finished, known=known
-        )
-
-    def _exceed(self) -> None:
+    def exceed(self) -> None:
+        """Give the run up, as it would take more executions than it may."""
         state = self.state
         self.give_up(MaxIterationsExceeded(state.iterations, Counter(state.path), state.path))
 
     def _arguments(self, node: Node) -> dict[str, Any] | Skipped:
         flow = self.flow
         call = flow.calls.get(node.name)
-        arguments = bind(node.plan, self._given, flow.outputs, flow.previous, call or {})
+        arguments = bind(node.plan, self.given, flow.outputs, flow.previous, call or {})
         if isinstance(arguments, Absent):
             return Skipped(f"{arguments.name!r} is absent")
         if node.when is None or call is not None:
             return arguments
-        asked = bind(node.when, self._given, flow.outputs, flow.previous)
+        asked = bind(node.when, self.given, flow.outputs, flow.previous)
         if isinstance(asked, Absent):
             return Skipped(f"{asked.name!r}, which its condition needs, is absent")
-        is_wanted = self._performer.ask(node.actor, split_positional(node.when, asked), asked)
+        is_wanted = self.performer.ask(node.actor, split_positional(node.when, asked), asked)
         return arguments if is_wanted else Skipped("its condition is not met")
-
-    def _begin(self, execution: Execution) -> None:
-        label, number, state = execution.label, execution.round, self.state
-        state.path.append(label)
-        state.iterations += 1
-        if state.memory is None:
-            state.tell("agent_start", None, execution.started, agent=label, attempt=1, round=number)
-            return
-        note = {"inputs": execution.inputs, "round": number}
-        state.tell("agent_start", note, execution.started, agent=label, attempt=1, round=number)
-        if number or "/" in label:  # another round forgets what the last one has spawned
-            state.remember("start", label, note)
 
     # The end of an execution
 
     def _settle(self, execution: Execution, outcome: Done | Failed) -> None:
         """Fold an outcome."""
-        name, now = execution.node.name, self._now()
-        seconds = self._count_time(execution, now)
-        del self._executions[name]
+        name, now = execution.node.name, self.now()
+        seconds = self.reporter.seconds_of(execution, now)
+        del self.executions[name]
         if isinstance(outcome, Failed):
             self._fail(
                 execution.node, outcome.error, attempt=execution.attempt, seconds=seconds, execution=execution
@@ -351,54 +337,15 @@ class Run:
             if execution.data is not None and not isinstance(outcome, Goto):
                 self.digests.keep(execution.node, digest(execution.data))
             cancelled = self.flow.fold(name, outcome)
-            self._tell_complete(execution, outcome, seconds, now)
+            self.reporter.completed(execution, outcome, seconds, now)
             if cancelled:
                 self.cancel(cancelled)
-        self._free(execution)
-
-    def _free(self, execution: Execution, *, quietly: bool = True) -> None:
-        if execution.has_slot:
-            execution.has_slot = False
-            self._slots.give_back(quietly=quietly)
-
-    def _tell_complete(self, execution: Execution, outcome: Done, seconds: float, now: int) -> None:
-        state = self.state
-        kind, output, target = "output", None, None
-        reset: list[str] = []
-        note: dict[str, Any] | None = None
-        if state.memory is not None:
-            note = {"round": execution.round, "output": execution.data}
-        if isinstance(outcome, Output):
-            output = outcome.value
-        elif isinstance(outcome, End):
-            kind, output = "end", outcome.output
-        else:
-            kind, target, closure = "goto", self.prefix + outcome.target, self.graph.closure(outcome.target)
-            reset = [self.prefix + one for one in self.graph.nodes if one in closure]
-            if note is not None:
-                note = {"round": execution.round, "given": dict(outcome.inputs)}
-        finished, known = state.progress()
-        state.tell(
-            "agent_complete",
-            note,
-            now,
-            agent=execution.label,
-            attempt=execution.attempt,
-            kind=kind,
-            output=output,
-            target=target,
-            reset=reset,
-            seconds=seconds,
-            finished=finished,
-            known=known,
-        )
-        if note is not None and "/" in execution.label:
-            state.remember("step", execution.label, kept_of(outcome, execution.data, self.prefix))
+        self.places.free(execution)
 
     def cancel(self, names: Sequence[str]) -> None:
         """End the executions of these nodes, which the dataflow has reset."""
         for name in names:
-            self._executions.pop(name).scope.cancel()
+            self.executions.pop(name).scope.cancel()
 
     def continues(self, node: Node) -> bool:
         """Whether the run goes on without a node that fails."""
@@ -420,282 +367,24 @@ class Run:
         if is_continued:
             self.flow.fold(node.name, Failed(exc))
         number = 0 if execution is None else execution.round
-        self._tell_error(label, error, seconds, number, is_continued=is_continued)
+        self.reporter.failed(label, error, seconds, number, is_continued=is_continued)
         self.state.errors.append(error)
         if is_continued:
             return
         annotate(exc, f"Raised by actor {label!r}, attempt {attempt}, of run {self.options.run_id}.")
-        self._failure_info = error
-        self.give_up(exc)
+        self.give_up(exc, error)
 
-    def _tell_error(
-        self, label: str, error: ErrorInfo, seconds: float, number: int, *, is_continued: bool
-    ) -> None:
-        finished, known = self.state.progress()
-        self.state.tell(
-            "agent_error",
-            {"round": number, "continued": is_continued},
-            agent=label,
-            attempt=error["attempt"],
-            error=error,
-            seconds=seconds,
-            finished=finished,
-            known=known,
-        )
-
-    def give_up(self, exc: BaseException) -> None:
-        """End the run; from now on nothing is settled, so this happens once."""
+    def give_up(self, exc: BaseException, info: ErrorInfo | None = None) -> None:
+        """End the run; from now on nothing is settled."""
         if self._failure is None:
-            self._failure = exc
-        self._halt()
-        self._group.cancel_scope.cancel()
+            self._failure, self._failure_info = exc, info
+        self.halt()
+        self.group.cancel_scope.cancel()
 
-    def _halt(self) -> None:
-        self._is_stopped = True
+    def halt(self) -> None:
+        """Let nothing begin any more."""
+        self.is_stopped = True
         self.flow.halt()
-
-    # What actors spawn
-
-    def actor_of(self, value: ActorLike) -> AnyActor:
-        """Return the actor that a name of the conductor's stands for, or that this is.
-
-        Raises:
-            GraphError: There is none of this name.
-            TypeError: It is nothing that can be run.
-        """
-        if not isinstance(value, str):
-            return as_actor(value)
-        found = self.options.actors.get(value)
-        if found is None:
-            raise GraphError(f"There is no actor {value!r}. There are: {listed(self.options.actors)}.")
-        return found
-
-    def plan_of(self, actor: AnyActor, root: Node) -> Plan:
-        """Return how an actor is bound that a node of the graph spawns: to what that node descends from.
-
-        Raises:
-            GraphError: One name stands for two things.
-        """
-        found = self._plans.get((actor, root.name))
-        if found is None:
-            before = self.graph.ancestors(root.name)
-            nodes = {node.actor.name: name for name, node in self.graph.nodes.items() if name in before}
-            context = frozenset(self.options.context)
-            shared = frozenset(self._given) - context - set(RESERVED)
-            names = Names(frozenset(nodes), shared, context)
-            found = make_plan(actor, actor.signature, names, nodes, may_be_open=True)
-            self._plans[actor, root.name] = found
-        return found
-
-    def start_spawned(self, handle: Handle, spawner: Execution, parents: Sequence[Handle]) -> None:
-        """Have something spawned run in a task of its own, once its parents are settled."""
-        self.state.active += 1
-        self._group.start_soon(self._spawned_branch, handle, spawner, parents, name=handle.agent)
-
-    async def _spawned_branch(self, handle: Handle, spawner: Execution, parents: Sequence[Handle]) -> None:
-        try:
-            with handle.scope:
-                for parent in parents:
-                    await parent.settled(self.state, handle)
-                await self._run_spawned(handle, spawner)
-        except BaseException:
-            self._halt()
-            raise
-        finally:
-            self._drop(handle)
-
-    async def run_here(self, handle: Handle, spawner: Execution) -> None:
-        """Run something spawned in the task of its spawner, which waits for it."""
-        self.state.active += 1
-        handle.waiters.append(spawner)
-        try:
-            async with self.waiting(spawner):
-                await self._run_spawned(handle, spawner)
-        finally:
-            self._drop(handle)
-
-    def _drop(self, handle: Handle) -> None:
-        """Settle what did not come to anything, and count its work no more."""
-        if not handle.is_settled:
-            handle.settle(None, self.state)
-        self.state.idle(handle)
-
-    async def _run_spawned(self, handle: Handle, spawner: Execution) -> None:
-        outcome = await self._outcome_of_spawned(handle, spawner)
-        if self.state.memory is not None:
-            await self.state.memory.flush()
-        handle.settle(outcome, self.state)
-
-    async def _outcome_of_spawned(self, handle: Handle, spawner: Execution) -> Done | Failed | Skipped:
-        node, label = handle.node, handle.agent
-        arguments = arguments_of(handle, self._given, self.flow.outputs)
-        inputs = None if self.state.memory is None else self.digests.spawned(node, handle.inputs, self.flow)
-        if isinstance(arguments, Skipped):
-            self.state.finished += 1
-            self._tell_skipped(label, arguments, inputs, 0)
-            return arguments
-        if (recalled := self._recalled(node, inputs)) is not None:
-            self.state.finished += 1
-            outcome, handle.output_digest = recalled
-            return outcome
-        await self._slots.take()
-        try:
-            if self.state.iterations >= self.options.max_iterations:
-                self._exceed()
-                await anyio.sleep_forever()  # the whole run is being cancelled
-            outcome = await self._perform_spawned(node, spawner, arguments, inputs, handle)
-        finally:
-            self._slots.give_back()
-        if isinstance(outcome, (Goto, End)):
-            self._route(spawner.root, outcome, handle.data)
-        return outcome
-
-    def _recalled(self, node: Node, inputs: str | None) -> tuple[Done | Failed, str | None] | None:
-        """Return what something spawned came to before, with the digest of its output."""
-        if self.state.memory is None:
-            return None
-        parent, _, name = node.name.rpartition("/")
-        record = self.state.recall.at(parent).outcome_of(name, inputs)
-        return None if record is None else outcome_of(record, self.options.codecs.of(node.actor))
-
-    async def _perform_spawned(
-        self, node: Node, spawner: Execution, arguments: dict[str, Any], inputs: str | None, handle: Handle
-    ) -> Done | Failed:
-        execution = Execution(node, spawner.root, node.name, 0, arguments, self._now(), inputs)
-        execution.scope = handle.scope
-        execution.count = handle
-        self._begin(execution)
-        try:
-            if self.state.memory is not None:
-                await self.state.memory.flush()
-            outcome = await self._performer.perform(execution)
-        except BaseException:
-            self._tell_cancelled(execution)
-            raise
-        now = self._now()
-        seconds = self._count_time(execution, now)
-        self.state.finished += 1
-        if isinstance(outcome, Failed):
-            self._fail_spawned(execution, outcome.error, seconds)
-            return outcome
-        if execution.data is not None:
-            handle.data = execution.data
-            handle.output_digest = digest(execution.data)
-        self._tell_complete(execution, outcome, seconds, now)
-        return outcome
-
-    def _fail_spawned(self, execution: Execution, exc: BaseException, seconds: float) -> None:
-        """Tell of a failure; it is raised where the handle is awaited, or counted if it is continued from."""
-        error = describe(exc, execution.label, execution.attempt)
-        is_continued = self.continues(execution.node) and isinstance(exc, Exception)
-        self._tell_error(execution.label, error, seconds, 0, is_continued=is_continued)
-        if is_continued:
-            self.state.errors.append(error)
-            kept = {"error": error, "continued": True}
-            self.state.remember("error", execution.label, kept)
-            return
-        attempt, run = execution.attempt, self.options.run_id
-        annotate(exc, f"Raised by actor {execution.label!r}, attempt {attempt}, of run {run}.")
-        if not isinstance(exc, Exception):
-            self._failure_info = error
-            self.give_up(exc)
-
-    def _route(self, root: Node, outcome: Goto | End, data: bytes | None) -> None:
-        """Follow the Goto or End of something spawned."""
-        if self._is_stopped or root.name not in self._executions:
-            return
-        self.state.note("route", agent=self.prefix + root.name, **routed(outcome, data))
-        self.cancel(self.flow.route(outcome))
-        self._call_workers()
-
-    # What actors wait for
-
-    @asynccontextmanager
-    async def waiting(self, execution: Execution, *, is_timed: bool = True) -> AsyncIterator[None]:
-        """Let an actor wait for others, or for an answer: its place and its limit are others' meanwhile.
-
-        Args:
-            execution: Who waits.
-            is_timed: Whether the wait counts towards the actor's timeout.
-        """
-        timer = None if is_timed else execution.timer
-        execution.waits += 1
-        self._lend(execution)
-        if timer is not None:
-            timer.pause()
-        self.state.idle(execution.count or execution)
-        is_cancelled = False
-        try:
-            yield
-        except get_cancelled_exc_class():
-            is_cancelled = True
-            raise
-        finally:
-            execution.waits -= 1
-            self.state.wake(execution.count or execution)
-            if not (is_cancelled or execution.waits):
-                await self._regain(execution)
-            if timer is not None:
-                timer.resume()
-
-    def _lend(self, execution: Execution) -> None:
-        if execution.limiter is not None:
-            execution.lent, execution.limiter = execution.limiter, None
-            execution.lent.release()
-        if execution.has_slot:
-            execution.has_slot = False
-            self._slots.give_back()
-
-    async def _regain(self, execution: Execution) -> None:
-        # always in this order, so that nobody who holds a place waits for a limit
-        if execution.lent is not None:
-            await execution.lent.acquire(counts=False)
-            execution.limiter, execution.lent = execution.lent, None
-        await self._slots.take()
-        execution.has_slot = True
-
-    @asynccontextmanager
-    async def without_slot(self, execution: Execution) -> AsyncIterator[None]:
-        """Let others have the place of an execution that waits for its limit."""
-        self._free(execution, quietly=False)
-        yield
-        await self._slots.take()
-        execution.has_slot = True
-
-    def follow_answers(self) -> None:
-        """See that an answer reaches who waits for it while others are at work."""
-        if self.state.memory is not None and self._following is None:
-            self._following = CancelScope()
-            self._group.start_soon(self._take_answers, self.state.memory, self._following)
-
-    def unfollow_answers(self) -> None:
-        """Look for answers no longer, once nobody waits for one."""
-        if self._following is not None and not self.state.questions.waiting:
-            self._following.cancel()
-            self._following = None
-
-    async def _take_answers(self, memory: Memory, scope: CancelScope) -> None:
-        with scope:
-            async for key, value in memory.follow_answers():
-                if key not in self.state.questions.answers:
-                    self.state.questions.take(key, value)
-
-    def rest(self) -> None:
-        """Park a durable run of which nothing but an answer makes more."""
-        state = self.state
-        questions = state.questions
-        if self.state.memory is None or state.active or not questions.waiting:
-            return
-        top = state.top
-        # what is ready is about to be taken, and what is stopping makes others ready
-        is_at_rest = not any(flow.stopping or flow.count_ready() for flow in state.flows.values())
-        if top._is_stopped or not is_at_rest:  # noqa: SLF001 - the run around this one
-            return
-        top._suspended = Suspended(list(questions.waiting), questions.next_expiry)  # noqa: SLF001
-        top._halt()  # noqa: SLF001
-        top._group.cancel_scope.cancel()  # noqa: SLF001
-
-    # Runs within this one
 
     async def run_within(self, execution: Execution, arguments: dict[str, Any]) -> Any:
         """Run another conductor's actors as the work of one execution, and return their final output."""
@@ -704,24 +393,3 @@ class Run:
         graph, options = conductor.within(goal, arguments, self.options)
         run = Run(graph, options, host=execution, state=self.state)
         return await run.execute_within()
-
-    def _result(self) -> Result:
-        flow, options, state = self.flow, self.options, self.state
-        seconds = (options.clock.now() - self._started) / MICROSECONDS
-        return {
-            "success": self._failure is None and not state.errors,
-            "final_output": final_output(flow, options.output),
-            "actor_outputs": {name: flow.outputs[name] for name in self.graph.nodes if name in flow.outputs},
-            "errors": state.errors,
-            "metadata": {
-                "run_id": options.run_id,
-                "iterations": state.iterations,
-                "timings": {
-                    "started_at": self._started / MICROSECONDS,
-                    "seconds": seconds,
-                    "actors": state.seconds,
-                },
-                "path": state.path,
-                "usage": self._announcer.usage.total(),
-            },
-        }

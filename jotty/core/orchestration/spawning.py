@@ -126,17 +126,13 @@ class Spawner:
 
     async def wait_for(self, handle: Handle) -> None:
         """Wait until this is settled; the actor gives up its place meanwhile."""
-        async with self._run.waiting(self._execution):
-            handle.waiters.append(self._work)
+        async with self._run.places.waiting(self._execution):
+            handle.waiters.append(self._execution.work)
             await handle.ended()
 
     def wake(self) -> None:
         """Count the actor as being at work again, although it has not gone on yet."""
-        self._run.state.wake(self._work)
-
-    @property
-    def _work(self) -> Work:
-        return self._execution.count or self._execution
+        self._run.state.wake(self._execution.work)
 
     def continues(self, node: Node) -> bool:
         """Whether the run goes on without a node that fails."""
@@ -153,8 +149,8 @@ class Spawner:
     ) -> Handle:
         """See `ActorContext.spawn`; what is not scheduled is for the caller to perform."""
         run, execution = self._run, self._execution
-        found = run.actor_of(actor)
-        plan = run.plan_of(found, execution.root)
+        found = run.nursery.actor_of(actor)
+        plan = run.nursery.plan_of(found, execution.root)
         _check_inputs(found.name, plan.accepts, plan.open, inputs)
         key = self._free_key(found.name, inputs) if key is None else _checked_key(key)
         label = _label(execution.label, found.name, key)
@@ -165,7 +161,7 @@ class Spawner:
         run.state.known += 1
         if scheduled:
             parents = [*after, *(each for each in inputs.values() if isinstance(each, Handle))]
-            run.start_spawned(handle, execution, _checked_handles(parents))
+            run.nursery.start(handle, execution, _checked_handles(parents))
         return handle
 
     async def call(self, actor: ActorLike, key: str | None, inputs: Mapping[str, Any]) -> Any:
@@ -173,7 +169,7 @@ class Spawner:
         if any(isinstance(each, Handle) for each in inputs.values()):
             return await self.spawn(actor, key, (), inputs)
         handle = self.spawn(actor, key, (), inputs, scheduled=False)
-        await self._run.run_here(handle, self._execution)
+        await self._run.nursery.run_here(handle, self._execution)
         return handle.taken()
 
     async def map(
@@ -187,7 +183,7 @@ class Spawner:
         """See `ActorContext.map`."""
         if limit is not None and not is_count(limit, 1):
             raise ValueError(f"limit must be an int of at least 1, or None, not {limit!r}.")
-        found = self._run.actor_of(actor)
+        found = self._run.nursery.actor_of(actor)
         parameter = self._item_parameter(found, inputs)
         batch = _Batch()
         try:
@@ -205,13 +201,13 @@ class Spawner:
     async def _until_under(self, batch: _Batch, bound: int) -> None:
         """Return when fewer than this are unsettled; raise the first failure at once."""
         if not batch.is_under(bound):
-            async with self._run.waiting(self._execution):
+            async with self._run.places.waiting(self._execution):
                 await batch.until_under(bound, self.wake)
         if batch.failed is not None:
             batch.failed.taken()
 
     def _item_parameter(self, actor: AnyActor, inputs: Mapping[str, Any]) -> str:
-        plan = self._run.plan_of(actor, self._execution.root)
+        plan = self._run.nursery.plan_of(actor, self._execution.root)
         taken = {*inputs, plan.context}
         bound = {name for name, _ in plan.given}
         names = [*plan.open, *(each.name for each in actor.signature.parameters if each.name not in bound)]

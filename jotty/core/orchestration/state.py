@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .memory import Recall, Record
+from .parking import Parking
 from .questions import Questions
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class RunState:
 
     Attributes:
         top: The run around all others.
+        parking: What parks it where only an answer lets it go on.
         tell: See `Announcer.tell`.
         announcer: Where its events go.
         memory: Where a durable run notes what happens, or None.
@@ -49,6 +51,7 @@ class RunState:
 
     def __init__(self, top: Run, announcer: Announcer, memory: Memory | None) -> None:
         self.top = top
+        self.parking = Parking(top)
         self.tell = announcer.tell
         self.announcer = announcer
         self.memory = memory
@@ -69,7 +72,7 @@ class RunState:
             work.is_idle = True
             self.active -= 1
             if not self.active:
-                self.top.rest()
+                self.parking.rest()
 
     def wake(self, work: Work) -> None:
         """Count this as being at work again."""

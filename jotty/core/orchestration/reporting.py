@@ -1,0 +1,148 @@
+"""What a run tells of its executions, and what it comes to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jotty.core.queue import MICROSECONDS
+
+from .dataflow import final_output
+from .outcome import End, Output
+from .replay import kept_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .dataflow import Dataflow
+    from .execution import Execution
+    from .graph import Graph
+    from .options import RunOptions
+    from .outcome import Done, Skipped
+    from .result import ErrorInfo, Result
+    from .state import RunState
+
+__all__ = ["Reporter"]
+
+
+class Reporter:
+    """Tells of the nodes of one graph, and notes in a durable run what a later claim has to know.
+
+    Args:
+        state: Of the whole run.
+        graph: The graph.
+        prefix: What stands before the names of its nodes in their labels.
+        now: The time, in microseconds.
+    """
+
+    def __init__(self, state: RunState, graph: Graph, prefix: str, now: Callable[[], int]) -> None:
+        self.state = state
+        self.graph = graph
+        self.prefix = prefix
+        self._now = now
+        self._started = now()
+
+    def began(self, execution: Execution) -> None:
+        """Tell that an execution begins, and count it."""
+        label, number, state = execution.label, execution.round, self.state
+        state.path.append(label)
+        state.iterations += 1
+        if state.memory is None:
+            state.tell("agent_start", None, execution.started, agent=label, attempt=1, round=number)
+            return
+        note = {"inputs": execution.inputs, "round": number}
+        state.tell("agent_start", note, execution.started, agent=label, attempt=1, round=number)
+        if number or "/" in label:  # another round forgets what the last one has spawned
+            state.remember("start", label, note)
+
+    def completed(self, execution: Execution, outcome: Done, seconds: float, now: int) -> None:
+        """Tell what an execution has come to."""
+        state = self.state
+        kind, output, target = "output", None, None
+        reset: list[str] = []
+        note: dict[str, Any] | None = None
+        if state.memory is not None:
+            note = {"round": execution.round, "output": execution.data}
+        if isinstance(outcome, Output):
+            output = outcome.value
+        elif isinstance(outcome, End):
+            kind, output = "end", outcome.output
+        else:
+            kind, target, closure = "goto", self.prefix + outcome.target, self.graph.closure(outcome.target)
+            reset = [self.prefix + one for one in self.graph.nodes if one in closure]
+            if note is not None:
+                note = {"round": execution.round, "given": dict(outcome.inputs)}
+        finished, known = state.progress()
+        state.tell(
+            "agent_complete",
+            note,
+            now,
+            agent=execution.label,
+            attempt=execution.attempt,
+            kind=kind,
+            output=output,
+            target=target,
+            reset=reset,
+            seconds=seconds,
+            finished=finished,
+            known=known,
+        )
+        if note is not None and "/" in execution.label:
+            state.remember("step", execution.label, kept_of(outcome, execution.data, self.prefix))
+
+    def skipped(self, label: str, skipped: Skipped, inputs: str | None, number: int) -> None:
+        """Tell that a node does not run in this round."""
+        finished, known = self.state.progress()
+        note = {"inputs": inputs, "round": number}
+        self.state.tell(
+            "agent_skipped", note, agent=label, reason=skipped.reason, finished=finished, known=known
+        )
+
+    def failed(
+        self, label: str, error: ErrorInfo, seconds: float, number: int, *, is_continued: bool
+    ) -> None:
+        """Tell that the last attempt of an execution has failed."""
+        finished, known = self.state.progress()
+        self.state.tell(
+            "agent_error",
+            {"round": number, "continued": is_continued},
+            agent=label,
+            attempt=error["attempt"],
+            error=error,
+            seconds=seconds,
+            finished=finished,
+            known=known,
+        )
+
+    def cancelled(self, execution: Execution) -> None:
+        """Tell that an execution was cancelled, and has ended."""
+        now = self._now()
+        self.seconds_of(execution, now)
+        self.state.tell("agent_cancelled", None, now, agent=execution.label, attempt=execution.attempt)
+
+    def seconds_of(self, execution: Execution, now: int) -> float:
+        """Return how long an execution has taken, and count that."""
+        label, seconds = execution.label, (now - execution.started) / MICROSECONDS
+        spent = self.state.seconds
+        spent[label] = spent.get(label, 0.0) + seconds
+        return seconds
+
+    def result(self, flow: Dataflow, options: RunOptions, *, success: bool) -> Result:
+        """Return what the run has come to by now."""
+        state = self.state
+        return {
+            "success": success,
+            "final_output": final_output(flow, options.output),
+            "actor_outputs": {name: flow.outputs[name] for name in self.graph.nodes if name in flow.outputs},
+            "errors": state.errors,
+            "metadata": {
+                "run_id": options.run_id,
+                "iterations": state.iterations,
+                "timings": {
+                    "started_at": self._started / MICROSECONDS,
+                    "seconds": (self._now() - self._started) / MICROSECONDS,
+                    "actors": state.seconds,
+                },
+                "path": state.path,
+                "usage": state.announcer.usage.total(),
+            },
+        }
