@@ -111,6 +111,42 @@ def test_long_values_and_long_stretches_without_difference_are_cut() -> None:
     assert "    ...\n" in told
 
 
+@pytest.mark.parametrize(
+    ("expected", "types"),
+    [
+        (["agent_start fetch", "agent_compleet fetch"], None),
+        ([{"type": "agent_compleet", "output": 3}], None),
+        ([], ["agent_compleet"]),
+        (["agent_start"], ["agent_start", "agent_compleet"]),
+    ],
+)
+@pytest.mark.parametrize("events", [[], happened("agent_start fetch", "agent_complete fetch")])
+def test_an_event_type_that_there_is_not_is_told_with_those_there_are(
+    events: Any, expected: Any, types: Any
+) -> None:
+    """Otherwise it would seem that nothing happened, or, worse, that nothing went wrong."""
+    with pytest.raises(ValueError, match="'agent_compleet'") as caught:
+        assert_events(events, expected, types=types)
+
+    assert "Did you mean 'agent_complete'?" in str(caught.value)
+    assert "There are: agent_cancelled, agent_complete, agent_error, " in str(caught.value)
+
+
+def test_every_event_of_jotty_may_be_expected() -> None:
+    kinds = {get_type_hints(each)["type"] for union in (Event, ChatEvent) for each in get_args(union)}
+    names = {name for kind in kinds for name in get_args(kind)}
+
+    assert {"workflow_start", "agent_selected", "done"} <= names
+    assert_events([], [], types=names)
+
+
+def test_another_orchestrator_may_have_event_types_of_its_own() -> None:
+    events = happened("on_tool_start search", "on_tool_end search")
+
+    assert_events(events, [], types=["on_tool_error"])
+    assert "on_tool_error was expected" in failure_of(events, ["on_tool_error"])
+
+
 def test_an_expected_event_has_a_type() -> None:
     with pytest.raises(ValueError, match=r"needs a type, which \{'agent': 'x'\} has not"):
         assert_events([], [{"agent": "x"}])

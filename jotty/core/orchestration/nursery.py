@@ -123,13 +123,10 @@ class Nursery:
             outcome, handle.output_digest = recalled
             return outcome
         await run.slots.take()
-        try:
-            if run.state.iterations >= run.options.max_iterations:
-                run.exceed()
-                await anyio.sleep_forever()  # the whole run is being cancelled
-            outcome = await self._perform(handle, spawner, arguments, inputs)
-        finally:
-            run.slots.give_back()
+        if run.state.iterations >= run.options.max_iterations:
+            run.exceed()
+            await anyio.sleep_forever()  # the whole run is being cancelled
+        outcome = await self._perform(handle, spawner, arguments, inputs)
         if isinstance(outcome, (Goto, End)):
             self._route(spawner.root, outcome, handle.data)
         return outcome
@@ -165,6 +162,8 @@ class Nursery:
         except BaseException:
             run.reporter.cancelled(execution)
             raise
+        finally:
+            run.places.free(execution, quietly=False)
         now = run.now()
         seconds = run.reporter.seconds_of(execution, now)
         run.state.finished += 1

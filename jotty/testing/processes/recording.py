@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import json
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jotty.core.queue import Outcome, QueueBackend, TaskStatus
+from jotty.core.queue import Outcome, TaskStatus
+from jotty.testing.proxy import BackendProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from jotty.core.queue import (
-        Change,
-        Claimed,
-        ClaimRequest,
-        Clock,
-        Migration,
-        Present,
-        Query,
-        Record,
-        Swapped,
-    )
+    from jotty.core.queue import Change, Claimed, ClaimRequest, QueueBackend, Record, Swapped
     from jotty.testing.history import Event, History
 
 __all__ = ["RecordedBackend"]
 
 
-class RecordedBackend(QueueBackend):
+class RecordedBackend(BackendProxy):
     """Passes every call on, and tells a history of claims, heartbeats, settles and journal writes.
 
     A queue over it (`TaskQueue(RecordedBackend(open_queue(url).backend, history))`) and a worker over that
@@ -41,24 +32,19 @@ class RecordedBackend(QueueBackend):
     scheme = "recorded"
 
     def __init__(self, inner: QueueBackend, history: History, _calls: Iterator[int] | None = None) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._history = history
         self._calls = _calls or count()
-        self.url = inner.url
-        self.durability = inner.durability
 
-    @classmethod
-    def from_url(cls, location: str, *, clock: Clock | None = None, **options: Any) -> QueueBackend:
-        """Refuse: it stands before a backend that is there."""
-        raise ValueError(f"A recorded backend has no URL, as {location!r} {clock!r} {options!r} is.")
-
-    # What is written down
+    def clone(self) -> RecordedBackend:
+        """Return another handle that writes to the same history."""
+        return RecordedBackend(self.inner.clone(), self._history, self._calls)
 
     async def claim(self, request: ClaimRequest) -> Claimed:
         """Pass it on, and tell what was given."""
         call = self._claiming(request)
         since = self._history.now()
-        claimed = await self._inner.claim(request)
+        claimed = await self.inner.claim(request)
         self._history.tell_all(self._claimed(claimed, request, call, since))
         return claimed
 
@@ -66,7 +52,7 @@ class RecordedBackend(QueueBackend):
         """Pass it on, and tell which tasks it takes out of progress."""
         self._history.tell_all(self._settling(changes))
         since = self._history.now()
-        swapped = await self._inner.swap(changes)
+        swapped = await self.inner.swap(changes)
         self._history.tell_all(self._settled(changes, swapped, since))
         return swapped
 
@@ -75,7 +61,7 @@ class RecordedBackend(QueueBackend):
         self._history.tell_all(self._settling(changes))
         call = self._claiming(request)
         since = self._history.now()
-        swapped, claimed = await self._inner.turn(changes, request)
+        swapped, claimed = await self.inner.turn(changes, request)
         self._history.tell_all(
             [*self._settled(changes, swapped, since), *self._claimed(claimed, request, call, since)]
         )
@@ -84,7 +70,7 @@ class RecordedBackend(QueueBackend):
     async def extend(self, leases: Sequence[tuple[str, int]], us: int) -> list[Record | None]:
         """Pass it on, and tell what was renewed, and what is lost."""
         since = self._history.now()
-        records = await self._inner.extend(leases, us)
+        records = await self.inner.extend(leases, us)
         self._history.tell_all(
             self._history.event("renewed", task, lease, since=since, lease_us=us)
             if record
@@ -96,9 +82,20 @@ class RecordedBackend(QueueBackend):
     async def append(self, task_id: str, lease: int, entries: Sequence[bytes]) -> int:
         """Pass it on, and tell the numbers."""
         since = self._history.now()
-        last = await self._inner.append(task_id, lease, entries)
+        last = await self.inner.append(task_id, lease, entries)
         self._history.tell("recorded", task_id, lease, since=since, first=last - len(entries) + 1, last=last)
         return last
+
+    async def delete(self, targets: Sequence[tuple[str, int]]) -> list[bool]:
+        """Pass it on, and tell which are gone."""
+        since = self._history.now()
+        done = await self.inner.delete(targets)
+        self._history.tell_all(
+            self._history.event("deleted", task, since=since)
+            for (task, _), is_gone in zip(targets, done, strict=True)
+            if is_gone
+        )
+        return done
 
     def _claiming(self, request: ClaimRequest) -> int | None:
         if not request.limit:
@@ -132,71 +129,6 @@ class RecordedBackend(QueueBackend):
                 if head.status is TaskStatus.COMPLETED and outcome is not None:
                     told["result"] = json.loads(outcome)["result"]
                 yield self._history.event("settled", head.id, head.lease, **told)
-
-    # What is not
-
-    async def open(self) -> None:
-        """Pass it on."""
-        await self._inner.open()
-
-    async def migrate(self, *, dry_run: bool = False) -> Migration:
-        """Pass it on."""
-        return await self._inner.migrate(dry_run=dry_run)
-
-    async def aclose(self) -> None:
-        """Pass it on."""
-        await self._inner.aclose()
-
-    def clone(self) -> RecordedBackend:
-        """Return another handle that writes to the same history."""
-        return RecordedBackend(self._inner.clone(), self._history, self._calls)
-
-    def now(self) -> int:
-        """Pass it on."""
-        return self._inner.now()
-
-    async def insert(self, records: Sequence[Record], *, limit: int | None = None) -> list[Record]:
-        """Pass it on."""
-        return await self._inner.insert(records, limit=limit)
-
-    async def get(self, ids: Sequence[str], *, payload: bool = True) -> list[Record | None]:
-        """Pass it on."""
-        return await self._inner.get(ids, payload=payload)
-
-    async def find(self, query: Query) -> list[Record]:
-        """Pass it on."""
-        return await self._inner.find(query)
-
-    async def count(self) -> Mapping[tuple[str, TaskStatus], int]:
-        """Pass it on."""
-        return await self._inner.count()
-
-    async def read(self, task_id: str, after: int = 0, limit: int = 1000) -> list[tuple[int, bytes]]:
-        """Pass it on."""
-        return await self._inner.read(task_id, after, limit)
-
-    async def delete(self, targets: Sequence[tuple[str, int]]) -> list[bool]:
-        """Pass it on, and tell which are gone."""
-        since = self._history.now()
-        done = await self._inner.delete(targets)
-        self._history.tell_all(
-            self._history.event("deleted", task, since=since)
-            for (task, _), is_gone in zip(targets, done, strict=True)
-            if is_gone
-        )
-        return done
-
-    async def wait(self, topic: str, mark: int, timeout: float) -> int:
-        """Pass it on."""
-        return await self._inner.wait(topic, mark, timeout)
-
-    async def announce(self, worker: str, data: bytes, us: int) -> None:
-        """Pass it on."""
-        await self._inner.announce(worker, data, us)
-
-    async def workers(self) -> list[Present]:
-        """Pass it on."""
-        return await self._inner.workers()
 
 
 def _is_settling(change: Change) -> bool:

@@ -1,4 +1,4 @@
-"""Breaks the memory queue on purpose, and has the suite find out.
+"""Breaks a queue on purpose, that in memory where nothing else is said, and has the suite find out.
 
 A test here is a mutant. It is named after the rule that it breaks, and passes if a test of that rule fails.
 """
@@ -44,13 +44,23 @@ def open_memory(clock: VirtualClock, directory: Path) -> Callable[[], QueueBacke
 
 
 @pytest.fixture
-def suite_catches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SuiteCatches:
+def open_store() -> Callable[[VirtualClock, Path], Callable[[], QueueBackend]]:
+    """The true backend, which a mutant breaks; to be overridden."""
+    return open_memory
+
+
+@pytest.fixture
+def suite_catches(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    open_store: Callable[[VirtualClock, Path], Callable[[], QueueBackend]],
+) -> SuiteCatches:
     rule = rule_of(request.node.originalname)
     assert rule, "a mutant's name begins with the rule that it breaks"
 
     def insist(owner: object, name: str, worse: Callable[..., Any]) -> None:
         monkeypatch.setattr(owner, name, put_before(getattr(owner, name), worse))
-        trial = Trial(open_backend=open_memory, rules={rule.number}, quick=True, stops_at_failure=True)
+        trial = Trial(open_backend=open_store, rules={rule.number}, quick=True, stops_at_failure=True)
         failed = [one for one in run_trial(trial) if one.outcome == "failed"]
         assert failed, f"no test of {rule.number} fails"
         assert not failed[0].text.startswith(BREAKDOWNS), f"the mutant is ill made: {failed[0].text}"
