@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
 from jotty.core.queue import Task, TaskStatus
 
@@ -40,11 +42,15 @@ def assert_events(
 
     Raises:
         AssertionError: Others happened; shows where.
-        ValueError: An expected event has no type.
+        ValueError: An expected event has no type, or one that no event of jotty has; lists those there are.
+            (Where another orchestrator tells events of its own types, any type may be expected.)
     """
     wanted = [_fields(each) for each in expected]
-    looked_at = {each["type"] for each in wanted} if types is None else set(types)
-    actual = [event for event in events if event["type"] in looked_at]
+    named = {each["type"] for each in wanted}
+    looked_at = named if types is None else set(types)
+    told = list(events)
+    _check_types(named | looked_at, told)
+    actual = [event for event in told if event["type"] in looked_at]
     if len(actual) == len(wanted) and all(map(_fits, wanted, actual)):
         return
     raise AssertionError(_told(wanted, actual))
@@ -57,6 +63,27 @@ def _fields(expected: str | Fields) -> Fields:
     if "type" not in expected:
         raise ValueError(f"An expected event needs a type, which {dict(expected)!r} has not.")
     return expected
+
+
+def _check_types(asked: Collection[str], told: Sequence[Fields]) -> None:
+    known = _event_types()
+    if any(event["type"] not in known for event in told):
+        return
+    for name in sorted(set(asked) - known):
+        similar = get_close_matches(name, known, n=1)
+        meant = f" Did you mean {similar[0]!r}?" if similar else ""
+        raise ValueError(f"No event has the type {name!r}.{meant} There are: {', '.join(sorted(known))}.")
+
+
+@cache
+def _event_types() -> frozenset[str]:
+    """Return the types of all events, of a run or of a chat."""
+    from jotty.core.orchestration import AgentSelectedEvent, DoneEvent, Event
+
+    hidden = {"ErrorInfo": Any, "Result": Any}  # which DoneEvent's module imports for type checkers only
+    kinds = (*get_args(Event), AgentSelectedEvent, DoneEvent)
+    types = [get_type_hints(kind, localns=hidden)["type"] for kind in kinds]
+    return frozenset(name for one in types for name in get_args(one))
 
 
 def _fits(expected: Fields, event: Fields) -> bool:

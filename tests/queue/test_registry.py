@@ -91,12 +91,46 @@ def test_two_claims_to_one_name_are_a_conflict(install: Callable[..., None]) -> 
     assert ("other", ["first", "second"]) == (caught.value.name, caught.value.distributions)
 
 
-def test_a_missing_driver_says_which_extra_brings_it(install: Callable[..., None]) -> None:
-    install("stranger", "other", "driven_backend:OtherBackend", "import a_driver_that_is_not_there")
+def test_a_missing_driver_of_jottys_own_says_which_extra_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "jotty_backends.sqlite.backend", raising=False)
+    monkeypatch.delitem(sys.modules, "jotty_backends.sqlite", raising=False)
+    monkeypatch.setitem(sys.modules, "sqlite3", None)
     with pytest.raises(MissingDependency) as caught:
-        load_backend("other")
+        load_backend("sqlite")
 
-    assert ("a_driver_that_is_not_there", "other") == (caught.value.package, caught.value.extra)
+    assert ("sqlite3", "sqlite") == (caught.value.package, caught.value.extra)
+
+
+def test_a_module_that_jotty_itself_lacks_is_no_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jotty_backends.memory", None)
+    with pytest.raises(ImportError, match="'jotty'") as caught:
+        load_backend("memory")
+
+    assert "jotty_backends.memory" == caught.value.name
+    assert "jotty[" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "source", "cause", "said"),
+    [
+        ("driven:OtherBackend", "import a_driver_that_is_not_there", ModuleNotFoundError, "a_driver_that_is"),
+        ("absent.document:OtherBackend", "", ModuleNotFoundError, "No module named 'absent'"),
+        ("older:OtherBackend", "from jotty.core.queue import NotAnyMore", ImportError, "NotAnyMore"),
+        ("renamed:OtherBackend", "NewBackend = 5", AttributeError, "has no attribute 'OtherBackend'"),
+    ],
+)
+def test_a_strangers_entry_point_that_cannot_be_imported_is_told_as_what_it_is(
+    install: Callable[..., None], value: str, source: str, cause: type[Exception], said: str
+) -> None:
+    install("stranger", "other", value, source)
+    with pytest.raises(ImportError, match=r"'stranger' 1\.0") as caught:
+        open_queue("other:")
+
+    assert repr(value) in str(caught.value)
+    assert said in str(caught.value)
+    assert "pip install" not in str(caught.value)
+    assert cause is type(caught.value.__cause__)
+    assert value.partition(":")[0] == caught.value.name
 
 
 @pytest.mark.parametrize("source", ["OtherBackend = 5", "class OtherBackend: ..."])
