@@ -33,11 +33,12 @@ class OtherBackend(MemoryBackend):
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Install a distribution with one backend, as a stranger would, for the time of a test."""
 
-    def install(distribution: str, name: str, value: str, source: str = BACKEND) -> None:
+    def install(distribution: str, name: str, value: str, source: str = BACKEND, *, extra: str = "") -> None:
         root = tmp_path / distribution
         info = root / f"{distribution}-1.0.dist-info"
         info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+        (info / "METADATA").write_text(metadata + (f"Provides-Extra: {extra}\n" if extra else ""))
         (info / "entry_points.txt").write_text(f"[jotty.queues]\n{name} = {value}\n")
         module = value.partition(":")[0]
         if source:
@@ -91,14 +92,23 @@ def test_two_claims_to_one_name_are_a_conflict(install: Callable[..., None]) -> 
     assert ("other", ["first", "second"]) == (caught.value.name, caught.value.distributions)
 
 
-def test_a_missing_driver_of_jottys_own_says_which_extra_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "jotty_backends.sqlite.backend", raising=False)
-    monkeypatch.delitem(sys.modules, "jotty_backends.sqlite", raising=False)
-    monkeypatch.setitem(sys.modules, "sqlite3", None)
+def test_a_missing_driver_of_jottys_own_says_which_extra_brings_it(install: Callable[..., None]) -> None:
+    install("jotty", "other", "driven:OtherBackend", "import a_driver_that_is_not_there", extra="other")
     with pytest.raises(MissingDependency) as caught:
+        load_backend("other")
+
+    assert ("a_driver_that_is_not_there", "other") == (caught.value.package, caught.value.extra)
+
+
+def test_what_no_extra_of_jotty_brings_is_no_missing_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python that was built without SQLite, say."""
+    for name in [name for name in sys.modules if name.startswith("jotty_backends.sqlite")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sqlite3", None)
+    with pytest.raises(ImportError, match=r"'jotty'.* sqlite3 ") as caught:
         load_backend("sqlite")
 
-    assert ("sqlite3", "sqlite") == (caught.value.package, caught.value.extra)
+    assert "jotty[" not in str(caught.value)
 
 
 def test_a_module_that_jotty_itself_lacks_is_no_dependency(monkeypatch: pytest.MonkeyPatch) -> None:

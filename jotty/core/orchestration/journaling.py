@@ -73,7 +73,10 @@ class JournalWriters:
             self._has_news, self._is_urgent = anyio.Event(), anyio.Event()
             async with anyio.create_task_group() as group:
                 for writer in self._writers:
-                    group.start_soon(writer.try_flush)
+                    if writer.is_writing:
+                        self._has_news.set()  # what came meanwhile is for the next time
+                    elif writer.has_waiting:
+                        group.start_soon(writer.try_flush)
             if any(writer.is_delayed for writer in self._writers):
                 failures += 1
                 self._has_news.set()
@@ -112,6 +115,16 @@ class JournalWriter:
         self._caught_up = anyio.Event()
         self._last: int | None = None  # the number of the last entry that is known to be written
         self._is_in_doubt = False
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether something has arrived that is not written."""
+        return bool(self._waiting)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a group is being written."""
+        return self._flushing.locked()
 
     # What was
 
@@ -205,7 +218,7 @@ class JournalWriter:
 
     async def flush(self) -> None:
         """Return once all that has arrived is written; if it never can be, the run ends meanwhile."""
-        if not self._waiting and not self._flushing.locked():
+        if not self._waiting and not self.is_writing:
             return
         await self.try_flush()
         while self.is_delayed:

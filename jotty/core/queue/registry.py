@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["GROUP", "backends", "load_backend", "load_queue_class", "open_queue"]
 
 GROUP: Final = "jotty.queues"
+_OURS: Final = "jotty"
 
 
 def backends() -> dict[str, str]:
@@ -33,19 +34,40 @@ def load_backend(name: str) -> type[QueueBackend]:
     Raises:
         BackendNotFound: No installed distribution offers it; lists the known names.
         BackendConflict: Two distributions do; names both.
-        MissingDependency: Its driver is not installed; says which extra brings it.
+        MissingDependency: Its driver, which an extra of jotty brings, is not installed; says which extra.
+        ImportError: What the entry point names cannot be imported; names the distribution that says so.
         TypeError: What the entry point names is no QueueBackend.
     """
     found = _find(name)
     try:
         backend = found.load()
-    except ModuleNotFoundError as missing:
-        raise MissingDependency(missing.name or name, name) from missing
+    except (ImportError, AttributeError) as failure:
+        raise _unimportable(found, failure) from failure
     if not (isinstance(backend, type) and issubclass(backend, QueueBackend)):
         raise TypeError(
             f"The entry point {name!r} ({found.value}) must name a QueueBackend, not {backend!r}."
         )
     return backend
+
+
+def _unimportable(point: EntryPoint, failure: ImportError | AttributeError) -> Exception:
+    """Return what tells of a failed import: whose it is to mend, and how."""
+    package = failure.name if isinstance(failure, ModuleNotFoundError) else None
+    if package and package.partition(".")[0] != point.module.partition(".")[0] and _is_extra(point):
+        return MissingDependency(package, point.name)
+    of = f"{point.dist.name!r} {point.dist.version}" if point.dist else "?"
+    return ImportError(
+        f"The distribution {of} names {point.value!r} as the backend {point.name!r}, which cannot be "
+        f"imported: {failure}. Install what it lacks, or another version of that distribution.",
+        name=point.module,
+    )
+
+
+def _is_extra(point: EntryPoint) -> bool:
+    """Whether this is a backend of jotty's own, for which there is an extra."""
+    if point.dist is None or point.dist.name != _OURS:
+        return False
+    return point.name in (point.dist.metadata.get_all("Provides-Extra") or ())
 
 
 def _find(name: str) -> EntryPoint:
@@ -71,7 +93,7 @@ def load_queue_class(name: str) -> type[TaskQueue]:
     """Return the TaskQueue class that stands beside a backend: for `sqlite`, `SQLiteTaskQueue`.
 
     Raises:
-        BackendNotFound, BackendConflict, MissingDependency: As `load_backend`.
+        BackendNotFound, BackendConflict, MissingDependency, ImportError: As `load_backend`.
         TypeError: There is none beside it.
     """
     backend = load_backend(name)
@@ -95,7 +117,7 @@ def open_queue(url: str, *, clock: Clock | None = None, random: Random | None = 
 
     Raises:
         BackendNotFound: The scheme is unknown; lists the known ones.
-        BackendConflict, MissingDependency: See `load_backend`.
+        BackendConflict, MissingDependency, ImportError: See `load_backend`.
         ValueError: The URL has no scheme, or an option is unknown or has no such value; lists the known.
         TypeError: The URL is no text.
     """
