@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
+from inspect import isawaitable
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack
 
 import anyio
 import attrs
 
-from jotty.core.orchestration import Conductor, GraphOrchestrator, WorkflowMode, result_of
+from jotty.core.orchestration import Conductor, GraphOrchestrator, Question, WorkflowMode, result_of
 from jotty.core.queue import MICROSECONDS, MemoryTaskQueue, TaskQueue, microseconds
-from jotty.errors import TaskCancelled, TaskFailed
+from jotty.errors import InputRequired, TaskCancelled, TaskFailed
 
 from .clock import VirtualClock
 from .scripts import stand_ins
@@ -20,7 +21,7 @@ from .scripts import stand_ins
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
-    from jotty.core.orchestration import ActorLike, Event, Result
+    from jotty.core.orchestration import ActorLike, Event, OnAsk, Result
     from jotty.core.queue import EnqueueOptions, Task
 
     from .scripts import StandIn
@@ -30,7 +31,9 @@ __all__ = ["Script", "WorkflowRun", "run_workflow"]
 Script: TypeAlias = Mapping[
     Any, Any
 ]  # keys are actors or names; Mapping[str | Actor] would take no dict[str]
+Answers: TypeAlias = "Mapping[str, Any] | OnAsk"
 DAY: Final = 86_400.0
+QUESTION: Final = ("key", "agent", "question", "options", "until")
 FIRST_PAUSE: Final = 1.0  # seconds to wait for what a task waits for; each pause is twice the one before
 
 
@@ -149,6 +152,8 @@ def run_workflow(
     script: Script | None = None,
     execution: Literal["sync", "async"] | None = None,
     resources: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Any] | None = None,
+    answers: Answers | None = None,
     max_iterations: int = 100,
     clock: VirtualClock | None = None,
     queue: TaskQueue | None = None,
@@ -172,6 +177,9 @@ def run_workflow(
         execution: "sync" runs the goal now, "async" enqueues it and works on the queue until it is over;
             None for the workflow's own, which is "sync" for a conductor or actors.
         resources: Take the place of the conductor's, by name.
+        outputs: Outputs by actor, supplied instead of running it.
+        answers: Those to the questions of actors, by key (in the second round of a loop, `key#2`); or a
+            function that is called with each `Question`.
         max_iterations: How many executions of actors the run may take.
         clock: The time; None for a new one.
         queue: Where an async goal waits, on the same clock; None for a new one in memory.
@@ -182,6 +190,7 @@ def run_workflow(
     Raises:
         Exception: What the workflow raises: an actor's own exception, or `TaskFailed` from a queue.
         GraphError: The actors do not form a graph that can run with this context.
+        InputRequired: An actor asks what there is no answer to.
         LookupError: The script is for an actor that is not there; lists those that are.
         TimeoutError: It was not over within the time limit.
         TypeError: There are options for a queue, but the execution is sync; or it is no workflow.
@@ -197,12 +206,17 @@ def run_workflow(
     if scripted and not isinstance(given.orchestrator, GraphOrchestrator):
         raise ValueError("A script needs jotty's own orchestrator. Script what the other one calls instead.")
     conductor = _copied(given.conductor, scripted, resources or {}, clock)
+    on_ask = answers if callable(answers) else partial(_answer, answers or {})
+    common: dict[str, Any] = {"max_iterations": max_iterations}
+    if outputs is not None:
+        common["outputs"] = outputs
     if chosen == "sync":
-        work = partial(_now, _remade(given, conductor, None), goal, context, max_iterations)
+        work = partial(_now, _remade(given, conductor, None), goal, context, common, on_ask)
     else:
         queue = MemoryTaskQueue(clock=clock, random=Random(0)) if queue is None else queue
-        later = {"max_attempts": 1, **options, "max_iterations": max_iterations}
-        work = partial(_from_queue, _remade(given, conductor, queue), goal, context, later, time_limit)
+        later = {"max_attempts": 1, **options, **common}
+        remade = _remade(given, conductor, queue)
+        work = partial(_from_queue, remade, goal, context, later, on_ask=on_ask, time_limit=time_limit)
     run = WorkflowRun(partial(_within_time, work, clock, time_limit), scripted)
     return run._begin(check=check)  # noqa: SLF001 - the class is part of this function
 
@@ -229,6 +243,8 @@ def _copied(
         max_parallel=conductor.max_parallel,
         output=conductor.output,
         on_error=conductor.on_error,
+        on_change=conductor.on_change,
+        thread_grace=conductor.thread_grace,
         clock=clock,
         random=Random(0),
     )
@@ -245,6 +261,7 @@ def _remade(given: WorkflowMode, conductor: Conductor, queue: TaskQueue | None) 
         max_concurrent=given.max_concurrent,
         poll_interval=given.poll_interval,
         orchestrator=given.orchestrator if own is None else None,
+        check_payloads=given.check_payloads,
     )
 
 
@@ -262,11 +279,23 @@ async def _within_time(
     raise failure
 
 
+def _answer(answers: Mapping[str, Any], question: Question) -> Any:
+    if question.key not in answers:
+        raise InputRequired(question.key, question.question)
+    return answers[question.key]
+
+
 async def _now(
-    workflow: WorkflowMode, goal: str, context: Mapping[str, Any] | None, max_iterations: int
+    workflow: WorkflowMode,
+    goal: str,
+    context: Mapping[str, Any] | None,
+    options: dict[str, Any],
+    on_ask: OnAsk,
 ) -> _Outcome:
     error: Exception | None = None
-    async with workflow.execute_stream(goal, context, max_iterations) as stream:
+    if isinstance(workflow.orchestrator, GraphOrchestrator):  # another one may not know it
+        options = {**options, "on_ask": on_ask}
+    async with workflow.execute_stream(goal, context, **options) as stream:
         events = [event async for event in stream]
         try:
             result: Any = await stream.result()
@@ -280,12 +309,14 @@ async def _from_queue(
     goal: str,
     context: Mapping[str, Any] | None,
     options: dict[str, Any],
+    *,
+    on_ask: OnAsk,
     time_limit: float,
 ) -> _Outcome:
     queue = workflow.queue
     assert queue is not None
     task_id = await workflow.enqueue_task(goal, context, **options)
-    await _work(workflow, queue, task_id, time_limit)
+    await _work(workflow, queue, task_id, on_ask, time_limit)
     events = [event async for event in workflow.stream(task_id)]
     error: Exception | None = None
     try:
@@ -295,18 +326,38 @@ async def _from_queue(
     return _Outcome(result, events, error, 0, await queue.get(task_id))
 
 
-async def _work(workflow: WorkflowMode, queue: TaskQueue, task_id: str, time_limit: float) -> None:
+async def _work(
+    workflow: WorkflowMode, queue: TaskQueue, task_id: str, on_ask: OnAsk, time_limit: float
+) -> None:
     """Have workers run until a task is over; none idles, as that takes a turn for each virtual second."""
     clock, pause = workflow.conductor.clock, FIRST_PAUSE
     until = clock.now() + microseconds(time_limit)
     while (task := await queue.get(task_id)) is not None and not task.status.is_terminal:
         await clock.sleep((task.head.run_at - clock.now()) / MICROSECONDS)
         await workflow.process_queue(max_tasks=1, drain=True, lanes=[task.lane])
+        await _answer_questions(workflow, queue, task_id, on_ask)
         if task == await queue.get(task_id):  # it waits for something else
             if clock.now() + microseconds(pause) >= until:
                 raise _late(time_limit, f" Its task is {task.status}.")
             await clock.sleep(pause)
             pause *= 2
+
+
+async def _answer_questions(workflow: WorkflowMode, queue: TaskQueue, task_id: str, on_ask: OnAsk) -> None:
+    """Answer what a parked task waits for, unless it goes on without an answer at its time."""
+    task = await queue.get(task_id)
+    if task is None or not task.awaiting:
+        return
+    async for entry in queue.events(task_id, follow=False):
+        if entry.kind == "question" and entry.data["key"] in task.awaiting:
+            asked: dict[str, Any] = {name: entry.data.get(name) for name in QUESTION}
+            try:
+                answer = on_ask(Question(**asked))
+            except InputRequired:
+                if task.head.due is None:  # nothing else will ever let it go on
+                    raise
+                continue
+            await workflow.answer(task_id, asked["key"], await answer if isawaitable(answer) else answer)
 
 
 def _late(time_limit: float, more: str = "") -> TimeoutError:

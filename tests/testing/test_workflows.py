@@ -12,9 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jotty import ActorContext, Conductor, End, Goto, GraphOrchestrator, Output, WorkflowMode, actor
+from jotty import (
+    ActorContext,
+    Conductor,
+    End,
+    Goto,
+    GraphOrchestrator,
+    Output,
+    Question,
+    WorkflowMode,
+    actor,
+)
 from jotty.core.queue import MemoryTaskQueue, RetryPolicy
-from jotty.errors import GraphError, TaskFailed
+from jotty.errors import GraphError, InputRequired, TaskFailed
 from jotty.testing import (
     UnscriptedCall,
     VirtualClock,
@@ -390,3 +400,59 @@ def test_replacing_reports_a_script_that_did_not_suffice_and_an_unknown_actor() 
 def test_an_error_of_the_test_wins_over_that_of_the_script() -> None:
     with pytest.raises(ZeroDivisionError), replace_actor(conductor(on_error="continue"), "research", []):
         raise ZeroDivisionError
+
+
+# Questions
+
+
+@actor
+async def approve(goal: str, ctx: ActorContext) -> list[str]:
+    answer = await ctx.ask(f"Send {goal}?", options=["yes", "no"])
+    late = await ctx.ask("Any remark?", key="remark", timeout=3600, default="none")
+    return [answer, late]
+
+
+@EXECUTIONS
+def test_questions_are_answered_by_their_keys(execution: Any) -> None:
+    run = run_workflow([approve], "it", execution=execution, answers={"approve": "yes", "remark": "fine"})
+
+    assert ["yes", "fine"] == run.final_output
+
+
+@EXECUTIONS
+def test_questions_are_answered_by_a_function(execution: Any) -> None:
+    asked: list[Any] = []
+
+    async def answer(question: Question) -> str:
+        asked.append((question.agent, question.question, question.options))
+        return "no"
+
+    run = run_workflow([approve], "it", execution=execution, answers=answer)
+
+    assert ["no", "no"] == run.final_output
+    assert [("approve", "Send it?", ["yes", "no"]), ("approve", "Any remark?", None)] == asked
+
+
+@EXECUTIONS
+def test_a_question_without_an_answer_is_told(execution: Any) -> None:
+    with pytest.raises(InputRequired, match="Send it"):
+        run_workflow([approve], "it", execution=execution)
+
+
+def test_a_question_that_expires_needs_no_answer_in_a_queue() -> None:
+    run = run_workflow([approve], "it", execution="async", answers={"approve": "yes"})
+
+    assert ["yes", "none"] == run.final_output
+    assert 3600 <= run.seconds < 3700
+
+
+@EXECUTIONS
+def test_outputs_stand_in_for_actors(execution: Any) -> None:
+    run = run_workflow([research, edit], execution=execution, outputs={"research": "found"})
+
+    assert "found!" == run.final_output
+
+
+@actor
+async def edit(research: str) -> str:
+    return f"{research}!"
