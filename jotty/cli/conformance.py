@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
@@ -17,10 +18,10 @@ from jotty.errors import MissingDependency
 
 from .failing import ExitCode, UsageError, called_rightly, perform
 from .options import Debug  # noqa: TC001 - typer reads it from the signatures
-from .printing import is_terminal, print_json, print_table, say
+from .printing import console, is_terminal, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from typing import TextIO
 
     from jotty.testing.findings import RuleVerdict
@@ -42,46 +43,55 @@ def conformance(
     *,
     rules: Annotated[
         list[str] | None,
-        typer.Option("--rule", metavar="RULE", help="Only this rule, like C18. Repeat it for more."),
+        typer.Option(
+            "--rule",
+            metavar="RULE",
+            help="Only this rule, like C18, or seam: what the queue needs of a backend beyond the rules. "
+            "Repeat it for more.",
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave out what needs real processes, and try on asyncio only.")
     ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Fail a test that takes longer."),
+    ] = 300.0,
     as_json: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the verdict as JSON; - prints it.")
     ] = None,
     debug: Debug = False,
 ) -> None:
     """Try a backend on fresh stores, and tell which rules of the queue contract it keeps."""
-    perform(lambda: _conformance(url, rules or [], quick=quick, as_json=as_json), debug=debug)
+    perform(
+        lambda: _conformance(url, rules or [], quick=quick, timeout=timeout, as_json=as_json), debug=debug
+    )
 
 
-def _conformance(url: str, rules: Collection[str], *, quick: bool, as_json: str | None) -> ExitCode:
+def _conformance(
+    url: str, rules: Collection[str], *, quick: bool, timeout: float, as_json: str | None
+) -> ExitCode:
     try:
-        import pytest  # noqa: F401 - before the kit, which has its assertions explained by it
-
-        from jotty.testing.contract import RULES
         from jotty.testing.findings import by_rule
         from jotty.testing.fresh import FreshStores
-        from jotty.testing.trial import Trial, run_trial
+        from jotty.testing.guarded import GuardedTrial, run_guarded
     except ModuleNotFoundError as missing:
         raise MissingDependency(missing.name or "pytest", "testing") from missing
-    asked = {name.upper() for name in rules}
-    if unknown := sorted(asked - RULES.keys()):
-        raise UsageError(f"There is no rule {', '.join(unknown)}. They are C1 to C{len(RULES)}.")
+    asked = _asked(rules)
     with called_rightly():
         stores = FreshStores.beside(url)
+    if as_json not in {None, STDOUT}:
+        _check_writable(Path(as_json or ""))
     began = time.monotonic()
-    with _Progress(sys.stderr) as progress:
-        findings = run_trial(
-            Trial(
-                open_backend=stores.opener,
-                directory=stores.directory,
-                rules=asked or None,
-                quick=quick,
-                progress=progress.tell,
+    progress = _Progress(sys.stderr)
+    try:
+        with progress:
+            findings = run_guarded(
+                GuardedTrial(url=url, rules=asked or None, quick=quick, timeout=timeout), progress
             )
-        )
+    except KeyboardInterrupt:
+        say(f"Interrupted as this ran: {progress.test or 'nothing yet'}")
+        raise
     verdicts = by_rule(findings)
     document = _document(url, stores.scheme, verdicts, time.monotonic() - began)
     if as_json == STDOUT:
@@ -89,19 +99,35 @@ def _conformance(url: str, rules: Collection[str], *, quick: bool, as_json: str 
     else:
         _print(verdicts)
         if as_json is not None:
-            _write(as_json, document)
+            _write(Path(as_json), document)
     say(_sentence(document, verdicts))
     return ExitCode.OK if document["ok"] else ExitCode.NONCONFORMING
 
 
+def _asked(rules: Collection[str]) -> list[str]:
+    from jotty.testing.contract import RULES
+    from jotty.testing.findings import SEAM
+
+    asked = [SEAM if name.lower() == SEAM else name.upper() for name in rules]
+    if unknown := sorted({*asked} - {*RULES, SEAM}):
+        raise UsageError(f"There is no rule {', '.join(unknown)}. They are C1 to C{len(RULES)}, and {SEAM}.")
+    return asked
+
+
 class _Progress:
-    """Tells on a terminal how far it is, and anywhere what fails."""
+    """Tells on a terminal which test runs, and anywhere what fails.
+
+    Attributes:
+        test: The test that runs, or that ran last.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._is_watched = is_terminal(stream)
+        self._width = console(stream).width - 1
         self._done = 0
         self._failed: set[str] = set()
+        self.test = ""
 
     def __enter__(self) -> Self:
         return self
@@ -109,16 +135,20 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self._clear()
 
-    def tell(self, finding: Finding, number: int) -> None:
+    def begin(self, test: str, number: int) -> None:
+        self.test = test
+        if self._is_watched:
+            self._clear()
+            typer.echo(f"{self._done} of {number} tests: {test}"[: self._width], file=self._stream, nl=False)
+            self._stream.flush()
+
+    def tell(self, finding: Finding) -> None:
         self._done += 1
         name = finding.test.partition("[")[0]
         if finding.outcome == "failed" and name not in self._failed:
             self._failed.add(name)
             self._clear()
             typer.echo(f"{name} fails", file=self._stream)
-        if self._is_watched:
-            typer.echo(f"\r{self._done} of {number} tests", file=self._stream, nl=False)
-            self._stream.flush()
 
     def _clear(self) -> None:
         if self._is_watched:
@@ -160,10 +190,25 @@ def _sentence(document: dict[str, Any], verdicts: Sequence[RuleVerdict]) -> str:
     return f"{', '.join(told)}, in {document['seconds']:.0f} s."
 
 
-def _write(path: str, document: dict[str, Any]) -> None:
+def _check_writable(path: Path) -> None:
+    """Find out, without a trace, whether a file can be written."""
+    is_new = not path.exists()
+    with _writing(path):
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
     import json
 
+    with _writing(path):
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        yield
     except OSError as failure:
         raise UsageError(f"{path} cannot be written: {failure.strerror}.") from failure

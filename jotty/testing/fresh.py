@@ -67,24 +67,28 @@ class FreshStores:
         of a store; a location without slashes is itself the beginning of a name, as in `memory:`.
 
         Raises:
-            BackendNotFound, BackendConflict, MissingDependency: As `load_backend`.
-            ValueError: There is no place for a fresh store in it, or the directory is not there.
+            BackendNotFound, BackendConflict, MissingDependency, ImportError: As `load_backend`.
+            ValueError: It is no URL of the backend, there is no place for a fresh store in it, or the
+                directory is not there.
         """
         scheme, colon, rest = url.partition(":")
         if not colon:
             raise ValueError(f"A queue's URL is like 'sqlite:///tasks.db' or 'memory:', not {url!r}.")
-        is_in_files = "files" in load_backend(scheme).capabilities
         location, _, query = rest.partition("?")
+        if not location and "files" in load_backend(scheme).capabilities:
+            location = ROOT
+            url = f"{scheme}:{ROOT}store?{query}"
+        open_queue(url.replace("{}", "store"))  # which makes a handle, or says what is wrong
         directory = None
-        if location.startswith(ROOT):
-            path = unquote(location.removeprefix(ROOT))
+        if location.startswith(ROOT) and (path := unquote(location.removeprefix(ROOT))):
             directory = Path(path) if path.endswith("/") else Path(path).parent
             if not directory.is_dir():
                 raise ValueError(f"{str(directory)!r} is no directory; fresh stores would be made below it.")
-        elif not location and is_in_files:
-            location = ROOT
-        elif "/" in location and "{}" not in rest:
-            raise ValueError(f"Where does the name of a fresh store go in {scheme}:...? Put {{}} there.")
+        elif "/" in location and location != ROOT and "{}" not in rest:
+            raise ValueError(
+                f"Where does the name of a fresh store go in {scheme}:...? Put {{}} there. "
+                "Or was a path meant? Three slashes make a path relative, four absolute."
+            )
         return cls(scheme=scheme, location=location, query=query, directory=directory)
 
     def opener(self, clock: VirtualClock, store_directory: Path) -> Opener:

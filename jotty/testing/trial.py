@@ -17,7 +17,7 @@ import pytest
 from .fresh import Opener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from jotty.core.queue import QueueBackend, TaskQueue
 
@@ -61,18 +61,24 @@ class Trial:
         queue_class: What is made of the backends.
         directory: Where to make all that the run takes, which is removed at its end; None for the system's
             own place for such files.
-        rules: Only these; None for all, and for the seam.
+        rules: Only these, "seam" among them; None for all.
+        points: The named points of the backend at which to kill processes.
         quick: Leave out what needs real processes, and try on one event loop only.
         stops_at_failure: Whether the first failure is enough.
-        progress: Told each finding as it is made, with the number of all that are to come.
+        done: Tests, by the names of their findings, that are not to be run (again).
+        begins: Told the name of each test that is about to run, with the number of all, those done included.
+        progress: Told each finding as it is made, with that number.
     """
 
     open_backend: Callable[[VirtualClock, Path], Callable[[], QueueBackend]]
     queue_class: type[TaskQueue] | None = None
     directory: Path | None = None
     rules: Collection[str] | None = None
+    points: Sequence[str] = ()
     quick: bool = False
     stops_at_failure: bool = False
+    done: Collection[str] = ()
+    begins: Callable[[str, int], object] = lambda test, number: None  # noqa: ARG005
     progress: Callable[[Finding, int], object] = lambda finding, number: None  # noqa: ARG005
 
 
@@ -148,10 +154,12 @@ class _Plugin:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Put last what takes longest to fail, as hypothesis then looks for the least example."""
+        self._number = len(items)
+        items[:] = [item for item in items if item.name not in self._trial.done]
         items.sort(key=lambda item: hasattr(getattr(item, "function", None), "hypothesis"))
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._number = len(session.items)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._trial.begins(_name(nodeid), self._number)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if finding := _finding(report):
@@ -159,9 +167,13 @@ class _Plugin:
             self._trial.progress(finding, self._number)
 
 
+def _name(nodeid: str) -> str:
+    return nodeid.partition("::TestBackend::")[2]
+
+
 def _finding(report: pytest.TestReport) -> Finding | None:
     """Return what a report says; that of a test's fixtures only counts if they fail."""
-    test = report.nodeid.rpartition("::")[2]
+    test = _name(report.nodeid)
     if report.failed:
         return Finding(test, "failed", _message(report), report.duration)
     if report.skipped:
@@ -179,6 +191,7 @@ def _made_suite(trial: Trial) -> type[TaskQueueConformance]:
     """Return the suite for a trial, without the tests of other rules."""
     from .conformance import TaskQueueConformance
     from .contract import rule_of
+    from .findings import SEAM
 
     def open_backend(self: Any, clock: VirtualClock, store_directory: Path) -> Callable[[], QueueBackend]:
         del self
@@ -188,6 +201,7 @@ def _made_suite(trial: Trial) -> type[TaskQueueConformance]:
         "open_backend": pytest.fixture(open_backend),
         "store_url": pytest.fixture(_address),
         "is_quick": trial.quick,
+        "points": trial.points,
     }
     if trial.queue_class:
         members["queue_class"] = trial.queue_class
@@ -195,7 +209,7 @@ def _made_suite(trial: Trial) -> type[TaskQueueConformance]:
         members["anyio_backend"] = pytest.fixture(_on_asyncio)
     for name in dir(TaskQueueConformance):
         rule = rule_of(name)
-        is_asked = trial.rules is None or (rule is not None and rule.number in trial.rules)
+        is_asked = trial.rules is None or (rule.number if rule else SEAM) in trial.rules
         if name.startswith("test_") and not is_asked:
             members[name] = None
     return type("TestBackend", (TaskQueueConformance,), members)

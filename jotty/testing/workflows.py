@@ -333,7 +333,8 @@ async def _work(
     clock, pause = workflow.conductor.clock, FIRST_PAUSE
     until = clock.now() + microseconds(time_limit)
     while (task := await queue.get(task_id)) is not None and not task.status.is_terminal:
-        await clock.sleep((task.head.run_at - clock.now()) / MICROSECONDS)
+        ready_at = task.head.due if task.awaiting and task.head.due else task.head.run_at
+        await clock.sleep((ready_at - clock.now()) / MICROSECONDS)
         await workflow.process_queue(max_tasks=1, drain=True, lanes=[task.lane])
         await _answer_questions(workflow, queue, task_id, on_ask)
         if task == await queue.get(task_id):  # it waits for something else

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Jotty
 
 FORGETFUL = """
+import os
+import threading
+import time
+
+import anyio
+
 from jotty_backends.memory import MemoryBackend
 
 
@@ -28,7 +36,22 @@ class ForgetfulBackend(MemoryBackend):
 
     async def append(self, task_id, lease, entries):
         return 1 + await super().append(task_id, lease, entries)
+
+    async def read(self, task_id, after=0, limit=1000):
+        match os.environ.get("HANGING"):
+            case "an await":
+                await anyio.sleep_forever()
+            case "a lock":
+                lock = threading.Lock()
+                lock.acquire()
+                lock.acquire()
+            case "a thread":
+                await anyio.to_thread.run_sync(time.sleep, 3600)
+            case "its end":
+                os._exit(3)
+        return await super().read(task_id, after, limit)
 """
+NUMBERED = "test_c37_entries_are_numbered_without_holes[asyncio]"
 
 
 @pytest.fixture
@@ -132,7 +155,16 @@ def test_quick_leaves_out_what_needs_processes(jotty: Jotty) -> None:
         (["tasks.db"], "is like 'sqlite:///tasks.db'"),
         (["sqlite:///no/such/directory/tasks.db"], "is no directory"),
         (["memory:a/b"], "Put {} there"),
-        (["memory:", "--rule", "C51"], "There is no rule C51"),
+        (["memory:", "--rule", "C51"], "There is no rule C51. They are C1 to C50, and seam."),
+        (["memory:?colour=red"], "memory: has no option 'colour'. Known: max_payload, max_size."),
+        (["sqlite:///tasks.db?busy_timeout=long"], "busy_timeout='long' is wrong"),
+        (["sqlite:/tasks.db"], "Write sqlite:///relative.db or sqlite:////absolute.db"),
+        (["sqlite:tasks.db"], "Write sqlite:///relative.db or sqlite:////absolute.db"),
+        (["file://tasks"], "Write file:///relative or file:////absolute"),
+        (["memory://"], "Three slashes make a path relative, four absolute"),
+        (["memory:", "--json", "no/such/directory/verdict"], "cannot be written: No such file or directory"),
+        (["memory:", "--json", "."], "cannot be written: Is a directory"),
+        (["memory:", "--timeout", "0"], "0"),
     ],
 )
 def test_a_wrong_call_is_told_and_tries_nothing(jotty: Jotty, arguments: list[str], told: str) -> None:
@@ -140,6 +172,101 @@ def test_a_wrong_call_is_told_and_tries_nothing(jotty: Jotty, arguments: list[st
 
     assert (2, "") == (ran.exit_code, ran.stdout)
     assert told in ran.stderr
+
+
+def test_what_becomes_of_the_verdict_is_found_out_before_anything_runs(jotty: Jotty, tmp_path: Path) -> None:
+    """A file that is there keeps what it holds, and one that is not is not made, until there is a verdict."""
+    (tmp_path / "old").write_text("mine")
+    for name in ("old", "new"):
+        ran = jotty("conformance", "memory:", "--rule", "C51", "--json", str(tmp_path / name))
+        assert 2 == ran.exit_code
+
+    assert [("old", "mine")] == [(path.name, path.read_text()) for path in tmp_path.iterdir()]
+
+
+def test_what_a_backend_promises_beyond_the_rules_is_a_row_of_its_own(jotty: Jotty) -> None:
+    ran = jotty("conformance", "memory:", "--rule", "seam", "--quick")
+
+    assert 0 == ran.exit_code
+    assert ["rule", "seam"] == [line.split("\t")[0] for line in ran.stdout.splitlines()]
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("hanging", ["an await", "a lock", "a thread"])
+def test_a_test_that_hangs_fails_and_the_others_are_run(
+    jotty: Jotty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hanging: str
+) -> None:
+    monkeypatch.setenv("HANGING", hanging)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    arguments = ["--rule", "C3", "--rule", "C37", "--rule", "C38", "--quick", "--timeout", "2"]
+    ran = jotty("conformance", "forgetful:", *arguments)
+
+    assert 5 == ran.exit_code
+    assert "C3\tpassed\t" in ran.stdout
+    assert "C37\tfailed\t" in ran.stdout
+    assert f"{NUMBERED.partition('[')[0]} fails" in ran.stderr
+    assert "It was not over within 2 s." in ran.stdout
+    assert [] == [*(tmp_path / "temporary").iterdir()]
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_a_test_that_ends_the_process_fails(jotty: Jotty, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANGING", "its end")
+    ran = jotty("conformance", "forgetful:", "--rule", "C37", "--quick")
+
+    assert 5 == ran.exit_code
+    assert "It ended the process, with exit code 3." in ran.stdout
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("hanging", ["an await", "a lock", "a thread"])
+def test_an_interrupt_ends_a_test_that_hangs_and_names_it(command: str, tmp_path: Path, hanging: str) -> None:
+    (tmp_path / "temporary").mkdir()
+    environment = {"PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path / "temporary"), "HANGING": hanging}
+    shown, terminal = os.openpty()
+    ran = subprocess.Popen(
+        [command, "conformance", "forgetful:", "--rule", "C37", "--quick"],
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    told = _read_until(shown, b"test_c37_")
+    ran.send_signal(signal.SIGINT)
+    code = ran.wait(30)
+    told = _read_until(shown, b"Interrupted", told)
+    os.close(shown)
+
+    assert 130 == code
+    assert b"Interrupted as this ran: test_c37_" in told
+    assert [] == [*(tmp_path / "temporary").iterdir()]
+
+
+def _read_until(descriptor: int, word: bytes, told: bytes = b"") -> bytes:
+    while word not in told:
+        told += os.read(descriptor, 1000)
+    return told
+
+
+def test_the_test_that_runs_is_shown_on_a_terminal(command: str) -> None:
+    shown, terminal = os.openpty()
+    ran = subprocess.run(
+        [command, "conformance", "memory:", "--rule", "C29"],
+        env=os.environ | {"COLUMNS": "60"},
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        check=False,
+    )
+    os.close(terminal)
+    told = _read_until(shown, b"1 passed")
+    os.close(shown)
+
+    assert 0 == ran.returncode
+    assert b"0 of 2 tests: test_c29_" in told
+    assert b"1 of 2 tests: test_c29_" in told
+    assert max(len(line) for line in told.replace(b"\n", b"\r").split(b"\r")) < 70
 
 
 def test_without_pytest_the_command_says_which_extra_brings_it() -> None:

@@ -208,12 +208,15 @@ class QueueBackend(ABC):
         durability: What a returned write survives: nothing ("none"), kill -9 of every process ("process"),
             loss of power ("power").
         capabilities: Named abilities, as the conformance kit knows them.
+        points: Named points (see `jotty.core.queue.points`) that the usual calls on a new store all come by:
+            at each of them the conformance kit kills a process.
         url: The store's address, without a password.
     """
 
     scheme: ClassVar[str]
     options: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
     capabilities: ClassVar[frozenset[str]] = frozenset()
+    points: ClassVar[Sequence[str]] = ()
     durability: Durability
     url: str
 
