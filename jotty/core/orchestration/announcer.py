@@ -29,6 +29,11 @@ def _ignore(_: Event) -> None: ...
 class Announcer:
     """Where the events of a run go; it builds none if nobody listens.
 
+    Attributes:
+        run_id: The run.
+        usage: What models consumed.
+        is_heard: Whether events are delivered to anybody.
+
     Made on the run's event loop. The listener is called on that loop, in the order of `seq`.
     An event that comes from another thread is delivered soon, in that thread's order.
     """
@@ -39,7 +44,7 @@ class Announcer:
         self.run_id = run_id
         self.usage = UsageMeter()
         self._clock = clock
-        self._is_heard = listener is not None or memory is not None
+        self.is_heard = listener is not None or memory is not None
         self._listen = listener or _ignore
         self._memory = memory
         self._seq = 0
@@ -66,12 +71,22 @@ class Announcer:
             at: The time, in microseconds, if it is known already.
             **fields: The rest of the event.
         """
-        if self._is_heard:
+        if self.is_heard:
             self._deliver(type, self._clock.now() if at is None else at, fields, note)
+
+    def post(self, event: dict[str, Any], note: dict[str, Any] | None) -> None:
+        """Deliver an event that is made but for its place: its `run_id`, `seq` and `time` are in order.
+
+        What tells of each node calls this, as it takes half the time of `tell`.
+        """
+        self._seq = event["seq"] = self._seq + 1
+        if self._memory is not None:
+            self._memory.put(event, note)
+        self._listen(cast("Event", event))
 
     def tell_of(self, ctx: ActorContext, type: str, fields: dict[str, Any]) -> None:  # noqa: A002
         """Deliver an event of an actor from any thread; nothing if its attempt is over by then."""
-        if not self._is_heard:
+        if not self.is_heard:
             return
         now = self._clock.now()
         if get_ident() == self._thread:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .context import ActorContext
 
-__all__ = ["in_thread", "iterated", "within"]
+__all__ = ["finished", "in_thread", "iterated", "within"]
 
 logger = logging.getLogger(__name__)
 logger.addHandler(logging.NullHandler())
@@ -40,16 +40,25 @@ async def within(context: Context, coroutine: Coroutine[Any, Any, Any], actor: s
     Raises:
         ActorError: The coroutine, which is this actor's, raised GeneratorExit: Python's way to close it.
     """
-    rest: Within | None = None
     try:
-        # most actors in a benchmark, and many elsewhere, never suspend
         suspended = context.run(coroutine.send, None)
-        rest = Within(context, coroutine, suspended)
-        return await rest
     except StopIteration as stop:
         return stop.value
     except GeneratorExit as exc:
-        if rest is not None and rest.is_closed:
+        raise ActorError(actor, "raised GeneratorExit") from exc
+    return await finished(Within(context, coroutine, suspended), actor)
+
+
+async def finished(rest: Within, actor: str) -> Any:
+    """Await the rest of an actor that has begun.
+
+    Raises:
+        ActorError: As `within`.
+    """
+    try:
+        return await rest
+    except GeneratorExit as exc:
+        if rest.is_closed:
             raise
         raise ActorError(actor, "raised GeneratorExit") from exc
 

@@ -25,6 +25,8 @@ class Dataflow:
     so that what joins it waits neither too short nor for ever.
 
     Attributes:
+        graph: What is run.
+        size: How many nodes it has.
         outputs: The outputs that there are, by node.
         previous: The last output of each actor, by its name, also from earlier rounds.
         rounds: How often a Goto has reset a node.
@@ -46,6 +48,7 @@ class Dataflow:
             entry: The only node to start from; what does not descend from it is absent.
         """
         self.graph = graph
+        self.size = len(graph.nodes)
         self.outputs: dict[str, Any] = {}
         self.previous: dict[str, Any] = {}
         self.rounds = dict.fromkeys(graph.nodes, 0)
@@ -120,6 +123,10 @@ class Dataflow:
             self.running.remove(name)
         elif name in self._ready:
             self._ready.remove(name)
+        if type(outcome) is Output:  # nearly always
+            self.outputs[name] = self.previous[self.graph.nodes[name].actor.name] = outcome.value
+            self._settle(name)
+            return ()
         if isinstance(outcome, Goto):
             return self._go(name, outcome)
         if isinstance(outcome, (Output, End)):
@@ -150,9 +157,10 @@ class Dataflow:
 
     def _settle(self, name: str) -> None:
         self.unsettled.discard(name)
+        waits = self._waits
         for child in self.graph.nodes[name].children:
-            self._waits[child] -= 1
-            if not self._waits[child] and self._may_start(child):
+            left = waits[child] = waits[child] - 1
+            if not left and self._may_start(child):
                 self._ready.append(child)
 
     def _may_start(self, name: str) -> bool:

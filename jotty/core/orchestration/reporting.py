@@ -38,6 +38,8 @@ class Reporter:
         self.state = state
         self.graph = graph
         self.prefix = prefix
+        self._announcer = state.announcer
+        self._run_id = state.announcer.run_id
         self._now = now
         self._started = now()
 
@@ -46,46 +48,57 @@ class Reporter:
         label, number, state = execution.label, execution.round, self.state
         state.path.append(label)
         state.iterations += 1
-        if state.memory is None:
-            state.tell("agent_start", None, execution.started, agent=label, attempt=1, round=number)
+        if not self._announcer.is_heard:
             return
-        note = {"inputs": execution.inputs, "round": number}
-        state.tell("agent_start", note, execution.started, agent=label, attempt=1, round=number)
-        if number or "/" in label:  # another round forgets what the last one has spawned
+        note = None if state.memory is None else {"inputs": execution.inputs, "round": number}
+        event = {
+            "type": "agent_start",
+            "run_id": self._run_id,
+            "seq": 0,
+            "time": execution.started / MICROSECONDS,
+            "agent": label,
+            "attempt": 1,
+            "round": number,
+        }
+        self._announcer.post(event, note)
+        if note is not None and (number or "/" in label):  # a new round forgets what the last one has spawned
             state.remember("start", label, note)
 
     def completed(self, execution: Execution, outcome: Done, seconds: float, now: int) -> None:
         """Tell what an execution has come to."""
+        if not self._announcer.is_heard:
+            return
         state = self.state
-        kind, output, target = "output", None, None
-        reset: list[str] = []
+        finished, known = state.progress()
+        event: dict[str, Any] = {
+            "type": "agent_complete",
+            "run_id": self._run_id,
+            "seq": 0,
+            "time": now / MICROSECONDS,
+            "agent": execution.label,
+            "attempt": execution.attempt,
+            "kind": "output",
+            "output": None,
+            "target": None,
+            "reset": [],
+            "seconds": seconds,
+            "finished": finished,
+            "known": known,
+        }
         note: dict[str, Any] | None = None
         if state.memory is not None:
             note = {"round": execution.round, "output": execution.data}
         if isinstance(outcome, Output):
-            output = outcome.value
+            event["output"] = outcome.value
         elif isinstance(outcome, End):
-            kind, output = "end", outcome.output
+            event.update(kind="end", output=outcome.output)
         else:
-            kind, target, closure = "goto", self.prefix + outcome.target, self.graph.closure(outcome.target)
+            closure = self.graph.closure(outcome.target)
             reset = [self.prefix + one for one in self.graph.nodes if one in closure]
+            event.update(kind="goto", target=self.prefix + outcome.target, reset=reset)
             if note is not None:
                 note = {"round": execution.round, "given": dict(outcome.inputs)}
-        finished, known = state.progress()
-        state.tell(
-            "agent_complete",
-            note,
-            now,
-            agent=execution.label,
-            attempt=execution.attempt,
-            kind=kind,
-            output=output,
-            target=target,
-            reset=reset,
-            seconds=seconds,
-            finished=finished,
-            known=known,
-        )
+        self._announcer.post(event, note)
         if note is not None and "/" in execution.label:
             state.remember("step", execution.label, kept_of(outcome, execution.data, self.prefix))
 

@@ -40,14 +40,14 @@ __all__ = ["Run"]
 
 # actors that never suspend must not keep the event loop from everyone else
 CHECKPOINT_EVERY = 32
-MOST_STARTING = 2  # more would start for nothing where actors never suspend; so they double in number
+MOST_STARTING = 2  # each calls the next ones when its actor waits, so that they double in number
 
 
 class Run:
     """Runs a graph once.
 
-    A task that has finished one node goes on with the next that is ready; others are started only for what is
-    ready meanwhile. So a chain makes one task in all, and so do actors that never wait for anything.
+    A task that has finished one node goes on with the next that is ready; others are started only when an
+    actor waits for something. So a chain makes one task in all, and so do actors that never wait.
 
     Args:
         graph: What is run.
@@ -239,7 +239,12 @@ class Run:
                 while execution is not None:
                     if memory is not None:
                         await memory.flush()  # what it follows from must be stored before it begins
-                    outcome = await self.performer.perform(execution)
+                    outcome: Done | Failed | None = None
+                    if execution.node.is_plain:
+                        outcome = self.performer.begin(execution)
+                    if outcome is None:  # it waits for something, or may
+                        self.call_workers()
+                        outcome = await self.performer.perform(execution)
                     if scope.cancel_called or self.is_stopped:
                         break
                     self._settle(execution, outcome)
@@ -255,7 +260,7 @@ class Run:
                 self._leave(execution)
 
     def _next(self, scope: CancelScope) -> Execution | None:
-        """Take what is ready, if there is room, and have others look if there is more."""
+        """Take what is ready, if there is room."""
         flow, slots = self.flow, self.slots
         if scope.cancel_called:
             return None
@@ -265,8 +270,6 @@ class Run:
                 slots.give_back(quietly=True)
                 continue
             execution.scope = scope
-            if flow.count_ready():
-                self.call_workers()
             return execution
         return None
 

@@ -34,7 +34,7 @@ class Slots:
 
     def try_take(self) -> bool:
         """Take a slot if one is free for which nobody waits."""
-        if not self.is_free:
+        if self.bound is not None and not self.is_free:
             return False
         self._used += 1
         return True

@@ -151,15 +151,17 @@ class Stage:
         left = None if question.until is None else max((question.until - clock.now()) / MICROSECONDS, 0.0)
         if left == 0.0:
             return
-        with questions.opened(question, self.spawner.wake) as answered:
-            run.state.parking.follow_answers()
-            async with run.places.waiting(self._execution, is_timed=False):
-                with clock.timeout(left):
-                    if run.options.on_ask is not None:
-                        await self._answered_by(run.options.on_ask, question)
-                    else:
-                        await answered.wait()
-        run.state.parking.unfollow_answers()
+        try:
+            with questions.opened(question, self.spawner.wake) as answered:
+                run.state.parking.follow_answers()
+                async with run.places.waiting(self._execution, is_timed=False):
+                    with clock.timeout(left):
+                        if run.options.on_ask is not None:
+                            await self._answered_by(run.options.on_ask, question)
+                        else:
+                            await answered.wait()
+        finally:
+            run.state.parking.unfollow_answers()
 
     async def _answered_by(self, on_ask: Callable[[Question], Any], question: Question) -> None:
         answer = on_ask(question)

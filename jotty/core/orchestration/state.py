@@ -82,12 +82,11 @@ class RunState:
 
     def progress(self) -> tuple[int, int]:
         """Return how many nodes are settled, and how many are known."""
-        known, finished = self.known, self.finished
+        known, left = self.known, self.known - self.finished
         for flow in self.flows.values():
-            total = len(flow.graph.nodes)
-            known += total
-            finished += total - len(flow.unsettled)
-        return finished, known
+            known += flow.size
+            left += len(flow.unsettled)
+        return known - left, known
 
     def note(self, kind: str, **data: Any) -> None:
         """Note what is no event, if the run is durable."""

@@ -89,7 +89,7 @@ class LogSession:
             if read.is_anew and self._position is not None:  # which may be in the middle of the first time
                 self.state = LoggedState(self.log.contents())
                 self._lines, is_anew = 0, True
-            # one that was made anew may have come to where the last one ended, but not to before its beginning
+            # a log that was made anew may have come to where the last one ended, but not to its own beginning
             is_stuck = read.position == self._position and (read.position is None or not read.is_anew)
             if read.lines and is_stuck:
                 told = f"its log gives lines at the position {self._position!r}, and no other to go on from."
