@@ -235,6 +235,17 @@ def check_actors(actors: Iterable[AnyActor]) -> None:
         seen.add(each.name)
 
 
+@attrs.define(eq=False)
+class _Draft:
+    """A node that does not know its children yet."""
+
+    name: str
+    actor: AnyActor
+    plan: Plan
+    when: Plan | None
+    parents: tuple[str, ...] = ()
+
+
 def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
@@ -247,17 +258,18 @@ def _ordered(known: Mapping[str, AnyActor], order: Sequence[str] | None) -> list
     return [known[name] for name in names]
 
 
-def _in_order(actors: Sequence[AnyActor], names: Names, supplied: set[str]) -> list[Node]:
+def _in_order(actors: Sequence[AnyActor], names: Names, supplied: set[str]) -> list[_Draft]:
     counts: dict[str, int] = {}
     earlier: dict[str, str] = {}
     later = {actor.name for actor in actors}
-    drafts: list[Node] = []
+    drafts: list[_Draft] = []
     for actor in actors:
         counts[actor.name] = counts.get(actor.name, 0) + 1
         name = actor.name if counts[actor.name] == 1 else f"{actor.name}#{counts[actor.name]}"
         _check_not_later(actor, later)
         draft = _draft(name, actor, names, earlier, is_supplied=name in supplied)
-        drafts.append(attrs.evolve(draft, parents=(drafts[-1].name,) if drafts else ()))
+        draft.parents = (drafts[-1].name,) if drafts else ()
+        drafts.append(draft)
         earlier[actor.name] = name
         later.discard(actor.name)
     return drafts
@@ -275,29 +287,33 @@ def _check_not_later(actor: AnyActor, later: set[str]) -> None:
             )
 
 
-def _by_dataflow(known: Mapping[str, AnyActor], names: Names, supplied: set[str]) -> list[Node]:
+def _by_dataflow(known: Mapping[str, AnyActor], names: Names, supplied: set[str]) -> list[_Draft]:
     nodes = {name: name for name in known}
     places = {name: at for at, name in enumerate(known)}
     drafts = [
         _draft(name, actor, names, nodes, is_supplied=name in supplied) for name, actor in known.items()
     ]
-    return [attrs.evolve(draft, parents=_by_place(draft, places)) for draft in drafts]
+    for draft in drafts:
+        draft.parents = _by_place(draft, places)
+    return drafts
 
 
-def _by_place(draft: Node, places: Mapping[str, int]) -> tuple[str, ...]:
+def _by_place(draft: _Draft, places: Mapping[str, int]) -> tuple[str, ...]:
     """Return the nodes that this one must wait for."""
     needs = {*draft.plan.sources, *(draft.when.sources if draft.when else ()), *draft.actor.depends_on}
     return tuple(sorted(needs, key=places.__getitem__)) if len(needs) > 1 else tuple(needs)
 
 
-def _draft(name: str, actor: AnyActor, names: Names, nodes: Mapping[str, str], *, is_supplied: bool) -> Node:
+def _draft(
+    name: str, actor: AnyActor, names: Names, nodes: Mapping[str, str], *, is_supplied: bool
+) -> _Draft:
     """Make a node that does not know yet what it is connected to."""
     _check_known(f"depends_on of actor {actor.name!r}", actor.depends_on, names.actors)
     _check_renames(actor)
     plan = make_plan(actor, actor.signature, names, nodes, may_be_open=actor.on_demand or is_supplied)
     wanted = actor.when_signature
     when = None if wanted is None else make_plan(actor, wanted, names, nodes, of_when=True)
-    return Node(name, actor, (), (), plan, when)
+    return _Draft(name, actor, plan, when)
 
 
 def _check_renames(actor: AnyActor) -> None:
@@ -313,12 +329,15 @@ def _check_renames(actor: AnyActor) -> None:
         )
 
 
-def _connected(drafts: Sequence[Node]) -> dict[str, Node]:
+def _connected(drafts: Sequence[_Draft]) -> dict[str, Node]:
     children: dict[str, list[str]] = {draft.name: [] for draft in drafts}
     for draft in drafts:
         for parent in draft.parents:
             children[parent].append(draft.name)
-    return {draft.name: attrs.evolve(draft, children=tuple(children[draft.name])) for draft in drafts}
+    return {
+        name: Node(name, draft.actor, draft.parents, tuple(children[name]), draft.plan, draft.when)
+        for name, draft in zip(children, drafts, strict=True)
+    }
 
 
 def _sorted(nodes: Mapping[str, Node]) -> list[str]:

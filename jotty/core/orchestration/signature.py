@@ -53,7 +53,7 @@ class Parameter:
         return self.default is _NOTHING
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Signature:
     """The parameters of an actor.
 
@@ -65,7 +65,7 @@ class Signature:
     parameters: tuple[Parameter, ...]
     takes_more: bool = False
 
-    @property
+    @functools.cached_property
     def names(self) -> frozenset[str]:
         """The names of the parameters."""
         return frozenset(parameter.name for parameter in self.parameters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from inspect import isawaitable
+from inspect import isawaitable, isclass
 from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
@@ -19,6 +19,8 @@ from .spawning import Handle, Spawner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from jotty.core.queue import Clock
 
     from .actor import ActorLike
     from .execution import Execution
@@ -77,14 +79,14 @@ class Stage:
         run, label = self._run, self._execution.label
         memory = run.state.memory
         if memory is None:
-            return await _called(call, args)
+            return await _called(call, args, run.options.clock)
         inputs = digest_of(args)
         codec = codec_of(call, f"{label}, step {key}")
         found = run.state.recall.at(label).steps.get(key)
         if found is not None and found.data.get("inputs") == inputs:
             return codec.decode(found.data["output"])
         started = run.options.clock.now()
-        value = await _called(call, args)
+        value = await _called(call, args, run.options.clock)
         data = codec.dump(value, memory.limit)
         seconds = (run.options.clock.now() - started) / MICROSECONDS
         noted = {"agent": label, "key": key, "inputs": inputs, "seconds": seconds, "output": json.loads(data)}
@@ -179,7 +181,9 @@ class Stage:
         return default
 
 
-async def _called(call: Callable[..., Any], args: Sequence[Any]) -> Any:
-    if kind_of(call) is ActorKind.SYNC:
-        return await to_thread.run_sync(lambda: call(*args))
-    return await call(*args)
+async def _called(call: Callable[..., Any], args: Sequence[Any], clock: Clock) -> Any:
+    if not isclass(call) and kind_of(call) is not ActorKind.SYNC:
+        return await call(*args)
+    with clock.hold():
+        (value,) = await to_thread.run_sync(lambda: [call(*args)])  # trio lets no thread return an awaitable
+    return await value if isawaitable(value) else value  # `lambda: fetch(url)` is a plain function
