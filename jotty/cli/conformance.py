@@ -80,8 +80,8 @@ def _conformance(
     asked = _asked(rules)
     with called_rightly():
         stores = FreshStores.beside(url)
-    if as_json not in {None, STDOUT}:
-        _check_writable(Path(as_json or ""))
+    if as_json is not None and as_json != STDOUT:
+        _check_writable(Path(as_json))
     began = time.monotonic()
     progress = _Progress(sys.stderr)
     try:
@@ -191,8 +191,10 @@ def _sentence(document: dict[str, Any], verdicts: Sequence[RuleVerdict]) -> str:
 
 
 def _check_writable(path: Path) -> None:
-    """Find out, without a trace, whether a file can be written."""
+    """Find out, without a trace, whether a file can be written; of a pipe, its reader would notice."""
     is_new = not path.exists()
+    if not (is_new or path.is_file() or path.is_dir()):
+        return
     with _writing(path):
         path.open("ab").close()
         if is_new:
