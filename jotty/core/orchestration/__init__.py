@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .signature import ActorKind
     from .spawning import Handle
     from .stream import RunStream
+    from .timeline import RowStatus, Timeline, TimelineQuestion, TimelineRow
     from .workflow import WorkflowMode
 
 __all__ = [
@@ -98,11 +99,15 @@ __all__ = [
     "ReasoningEvent",
     "Resource",
     "Result",
+    "RowStatus",
     "Run",
     "RunStream",
     "RunUsage",
     "Spawned",
     "TextChunkEvent",
+    "Timeline",
+    "TimelineQuestion",
+    "TimelineRow",
     "Timings",
     "ToolCallEvent",
     "ToolResultEvent",
@@ -153,6 +158,7 @@ _NAMES: Final = {
     "signature": ("ActorKind",),
     "spawning": ("Handle",),
     "stream": ("RunStream",),
+    "timeline": ("RowStatus", "Timeline", "TimelineQuestion", "TimelineRow"),
     "workflow": ("WorkflowMode",),
 }
 _HOMES: Final = {name: home for home, names in _NAMES.items() for name in names}

@@ -49,7 +49,8 @@ class Conductor:
             run or worker (`Resource(factory, scope="run")`: once a run); what can't be called is
             bound as it is.
         limits: The limits that actors name.
-        max_parallel: How many executions of one run may go on at once, or None.
+        max_parallel: How many executions of one run may go on at once, or None. What runs within a conductor
+            that is an actor here is bounded by that conductor's own.
         output: The actor, or the actors, whose output is the final one; None for those that nothing
             follows.
         on_error: "raise": a failing actor ends the run. "continue": it is absent, and the run goes on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,6 +64,7 @@ class Execution:
         is_idle: Whether it counts as being at work no more.
         timer: That of its timeout, if it has one.
         count: What counts as its work instead of itself, if anything does.
+        spawner: The execution that has spawned it, or holds the run of which it is a part.
         rest: What remains of an attempt that was begun at once; see `Performer.begin`.
     """
 
@@ -79,6 +81,7 @@ class Execution:
     is_idle = False
     timer: Timer | None = None
     count: Handle | None = None
+    spawner: Execution | None = None
     rest: Within | Failed | None = None
 
     def __init__(  # noqa: PLR0917 - by position it is made twice as fast, once for each node
@@ -106,7 +109,28 @@ class Execution:
 
     def renew(self) -> None:
         """Forget the attempt before."""
-        self.ctx = self.stage = self.data = None
+        self.ctx = self.stage = self.data = self.timer = None
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """The rounds of the node of the graph that it is, or belongs to, and of those around that."""
+        if self.spawner is None:
+            return (self.round,)
+        if self.node is not self.root:
+            return self.spawner.rounds
+        return (*self.spawner.rounds, self.round)
+
+
+def _is_being_cancelled() -> bool:
+    """Whether this task is being cancelled by somebody else, be it by asyncio's own ways."""
+    if current_effective_deadline() == float("-inf"):
+        return True
+    asyncio: Any = sys.modules.get("asyncio")
+    try:
+        task = asyncio and asyncio.current_task()
+    except RuntimeError:  # another event loop's
+        return False
+    return bool(task and task.cancelling())
 
 
 class Performer:
@@ -190,7 +214,7 @@ class Performer:
         end_if_forked(self._home, exc)
         failure: BaseException = exc
         if isinstance(exc, self._cancelled):
-            if current_effective_deadline() == float("-inf"):
+            if _is_being_cancelled():
                 return None
             failure = ActorError(execution.node.actor.name)
         elif isinstance(exc, SystemExit):  # argparse, say: it must not take the whole process with it
@@ -270,13 +294,16 @@ class Performer:
         if limit is None:
             return await self._placed(execution)
         limiter = self._options.limiters.of(limit)
-        if not limiter.try_acquire():
-            async with self._run.places.without_slot(execution):
-                await limiter.acquire()
-        execution.limiter = limiter
         try:
+            if limiter.try_acquire():
+                execution.limiter = limiter
+            else:
+                async with self._run.places.without_slot(execution):
+                    await limiter.acquire()
+                    execution.limiter = limiter
             return await self._placed(execution)
         finally:
+            execution.lent = None
             if execution.limiter is not None:
                 execution.limiter = None
                 limiter.release()

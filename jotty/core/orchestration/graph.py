@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .actor import AnyActor
     from .outcome import Goto
+    from .timeline import Timeline
 
 __all__ = ["Graph", "GraphMode", "Node", "check_actors"]
 
@@ -207,13 +208,20 @@ class Graph:
                 "Give that parameter a default.",
             )
 
-    def to_mermaid(self) -> str:
-        """Draw the graph as a Mermaid flowchart; actors that only run on demand have rounded ends."""
-        return draw_mermaid(self)
+    def to_mermaid(self, timeline: Timeline | None = None) -> str:
+        """Draw the graph as a Mermaid flowchart; actors that only run on demand have rounded ends.
 
-    def to_dot(self) -> str:
-        """Draw the graph for Graphviz; actors that only run on demand are dashed."""
-        return draw_dot(self)
+        A conductor that is an actor is drawn with its own actors in it.
+
+        Args:
+            timeline: A run through this graph: nodes then say what they came to, in which time and how often,
+                and what they have spawned is drawn beside them.
+        """
+        return draw_mermaid(self, timeline)
+
+    def to_dot(self, timeline: Timeline | None = None) -> str:
+        """Draw the graph for Graphviz; actors that only run on demand are dashed. See `to_mermaid`."""
+        return draw_dot(self, timeline)
 
 
 def check_actors(actors: Iterable[AnyActor]) -> None:

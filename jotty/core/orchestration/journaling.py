@@ -196,7 +196,7 @@ class JournalWriter:
 
     def _take_in(self, entry: EncodedEntry) -> None:
         self._waiting.append(entry)
-        self._notify(is_urgent=len(self._waiting) >= GROUP_EVENTS)
+        self._notify(is_urgent=len(self._waiting) == GROUP_EVENTS)  # once: more of them hurry nobody more
 
     async def try_flush(self) -> None:
         """Write what has arrived; keep it if the store does not answer, end the run if it never can."""

@@ -109,6 +109,10 @@ class Limiter:
             self._admitted -= 1
             self._note_start()
 
+    def seize(self) -> None:
+        """Take a place at once, though there may be none: nobody is let in until there is one again."""
+        self._held += 1
+
     def release(self) -> None:
         """Give a place back; the next in line takes it.
 

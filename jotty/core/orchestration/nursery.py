@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from jotty.errors import GraphError
 
@@ -78,6 +79,7 @@ class Nursery:
     async def _branch(self, handle: Handle, spawner: Execution, parents: Sequence[Handle]) -> None:
         try:
             with handle.scope:
+                await checkpoint_if_cancelled()  # the attempt that has spawned it may be over already
                 for parent in parents:
                     await parent.settled(self._run.state, handle)
                 await self._settle(handle, spawner)
@@ -93,13 +95,16 @@ class Nursery:
         handle.waiters.append(spawner.work)
         try:
             async with self._run.places.waiting(spawner):
-                await self._settle(handle, spawner)
+                with handle.scope:
+                    await self._settle(handle, spawner)
+            await checkpoint_if_cancelled()  # where it came to a Goto or an End that ends its spawner
         finally:
             self._drop(handle)
 
     def _drop(self, handle: Handle) -> None:
         """Settle what did not come to anything, and count its work no more."""
         if not handle.is_settled:
+            self._run.state.known -= 1
             handle.settle(None, self._run.state)
         self._run.state.idle(handle)
 
@@ -154,6 +159,7 @@ class Nursery:
         execution = Execution(node, spawner.root, node.name, 0, arguments, run.now(), inputs)
         execution.scope = handle.scope
         execution.count = handle
+        execution.spawner = spawner
         run.reporter.began(execution)
         try:
             if run.state.memory is not None:

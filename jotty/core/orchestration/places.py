@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from anyio import get_cancelled_exc_class
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from .execution import Execution
     from .slots import Slots
     from .state import RunState
+    from .timer import Timer
 
 __all__ = ["Places"]
 
@@ -39,14 +40,16 @@ class Places:
     async def waiting(self, execution: Execution, *, is_timed: bool = True) -> AsyncIterator[None]:
         """Let an actor wait for others, or for an answer: its place and its limit are others' meanwhile.
 
+        The wait for these afterwards counts towards nobody's timeout.
+
         Args:
             execution: Who waits.
-            is_timed: Whether the wait counts towards the actor's timeout.
+            is_timed: Whether the wait counts towards the timeout of the actor, and of those that wait for it.
         """
-        timer = None if is_timed else execution.timer
+        timers = [] if is_timed else list(_timers(execution))
         execution.waits += 1
         self._lend(execution)
-        if timer is not None:
+        for timer in timers:
             timer.pause()
         self._state.idle(execution.work)
         is_cancelled = False
@@ -58,9 +61,11 @@ class Places:
         finally:
             execution.waits -= 1
             self._state.wake(execution.work)
-            if not (is_cancelled or execution.waits):
+            if is_cancelled:  # maybe by a scope of the actor's own, after which it goes on
+                self._seize(execution)
+            elif not execution.waits:
                 await self._regain(execution)
-            if timer is not None:
+            for timer in timers:
                 timer.resume()
 
     def _lend(self, execution: Execution) -> None:
@@ -72,12 +77,31 @@ class Places:
             self._slots.give_back()
 
     async def _regain(self, execution: Execution) -> None:
-        # always in this order, so that nobody who holds a place waits for a limit
+        if execution.timer is not None:
+            execution.timer.pause()
+        try:
+            # always in this order, so that nobody who holds a place waits for a limit
+            if execution.lent is not None:
+                await execution.lent.acquire(counts=False)
+                execution.limiter, execution.lent = execution.lent, None
+            if not execution.has_slot:
+                await self._slots.take()
+                execution.has_slot = True
+        except BaseException:
+            self._seize(execution)
+            raise
+        finally:
+            if execution.timer is not None:
+                execution.timer.resume()
+
+    def _seize(self, execution: Execution) -> None:
+        """Take again what was lent, at once: who is cancelled cannot wait, and may yet go on."""
         if execution.lent is not None:
-            await execution.lent.acquire(counts=False)
+            execution.lent.seize()
             execution.limiter, execution.lent = execution.lent, None
-        await self._slots.take()
-        execution.has_slot = True
+        if not execution.has_slot:
+            self._slots.seize()
+            execution.has_slot = True
 
     @asynccontextmanager
     async def without_slot(self, execution: Execution) -> AsyncIterator[None]:
@@ -86,3 +110,11 @@ class Places:
         yield
         await self._slots.take()
         execution.has_slot = True
+
+
+def _timers(execution: Execution | None) -> Iterator[Timer]:
+    """Yield the timers of an execution, and of those that wait for it."""
+    while execution is not None:
+        if execution.timer is not None:
+            yield execution.timer
+        execution = execution.spawner

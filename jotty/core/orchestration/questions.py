@@ -12,7 +12,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["NO_DEFAULT", "OnAsk", "Question", "Questions", "check_answer", "key_in_round"]
+__all__ = ["NO_DEFAULT", "OnAsk", "Question", "Questions", "check_answer", "key_in_rounds"]
 
 NO_DEFAULT: Final[Any] = object()
 
@@ -39,9 +39,12 @@ class Question:
 OnAsk: TypeAlias = Callable[[Question], "Awaitable[Any] | Any"]
 
 
-def key_in_round(key: str, number: int) -> str:
-    """Return the key of a question in a round, so that each round asks anew: `key`, `key#2`, `key#3`..."""
-    return f"{key}#{number + 1}" if number else key
+def key_in_rounds(key: str, rounds: Sequence[int]) -> str:
+    """Return the key of a question in a round, so that each round asks anew: `key`, `key#2`, `key#3`...
+
+    Within a conductor that is an actor, the round of that comes first: `key#2.1`.
+    """
+    return f"{key}#{'.'.join(str(number + 1) for number in rounds)}" if any(rounds) else key
 
 
 def check_answer(key: str, value: Any, options: Sequence[Any] | None) -> None:

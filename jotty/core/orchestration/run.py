@@ -301,6 +301,8 @@ class Run:
             return None
         label, now = self.prefix + node.name, self.now()
         execution = Execution(node, node, label, self.flow.rounds[node.name], arguments, now, inputs)
+        if self._host is not None:
+            execution.spawner = self._host
         self.executions[node.name] = execution
         self.state.active += 1
         self.reporter.began(execution)
@@ -371,7 +373,8 @@ class Run:
             self.flow.fold(node.name, Failed(exc))
         number = 0 if execution is None else execution.round
         self.reporter.failed(label, error, seconds, number, is_continued=is_continued)
-        self.state.errors.append(error)
+        if is_continued or self._host is None:  # else it is the failure of the actor that holds this run
+            self.state.errors.append(error)
         if is_continued:
             return
         annotate(exc, f"Raised by actor {label!r}, attempt {attempt}, of run {self.options.run_id}.")

@@ -54,8 +54,15 @@ class Slots:
                 self._waiting.remove(turn)
             raise
 
+    def seize(self) -> None:
+        """Take a slot at once, though there may be none: nobody else gets one until there is one again."""
+        self._used += 1
+
     def give_back(self, *, quietly: bool = False) -> None:
         """Let the first who waits have the slot; else tell that there is room, unless quietly."""
+        if self.bound is not None and self._used > self.bound:
+            self._used -= 1
+            return
         if self._waiting:
             self._waiting.popleft().set()
             return

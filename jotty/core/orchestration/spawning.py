@@ -156,12 +156,12 @@ class Spawner:
         label = _label(execution.label, found.name, key)
         if label in self._handles:
             raise ValueError(f"{execution.label!r} has spawned {found.name!r} with the key {key!r} already.")
+        parents = _checked_handles([*after, *(each for each in inputs.values() if isinstance(each, Handle))])
         handle = Handle(self, Node(label, found, (), (), plan, None), key, dict(inputs))
         self._handles[label] = handle
         run.state.known += 1
         if scheduled:
-            parents = [*after, *(each for each in inputs.values() if isinstance(each, Handle))]
-            run.nursery.start(handle, execution, _checked_handles(parents))
+            run.nursery.start(handle, execution, parents)
         return handle
 
     async def call(self, actor: ActorLike, key: str | None, inputs: Mapping[str, Any]) -> Any:
@@ -195,6 +195,7 @@ class Spawner:
             await self._until_under(batch, 1)
         except BaseException:
             await self.abandon(batch.handles)
+            batch.dismiss()
             raise
         return [handle.taken() for handle in batch.handles]
 
@@ -208,8 +209,8 @@ class Spawner:
 
     def _item_parameter(self, actor: AnyActor, inputs: Mapping[str, Any]) -> str:
         plan = self._run.nursery.plan_of(actor, self._execution.root)
-        taken = {*inputs, plan.context}
-        bound = {name for name, _ in plan.given}
+        taken = {*inputs, plan.context, plan.own and plan.own[0]}
+        bound = {name for name, *_ in (*plan.given, *plan.outputs)}
         names = [*plan.open, *(each.name for each in actor.signature.parameters if each.name not in bound)]
         free = [name for name in names if name not in taken]
         if not free:
@@ -333,6 +334,11 @@ class _Batch:
         if self.is_under(self._bound):
             self._is_under.set()
             self._wake()
+
+    def dismiss(self) -> None:
+        """Count the failures of all as known to the actor, to which the first one is raised."""
+        for handle in self.handles:
+            handle.is_awaited = True
 
     def is_under(self, bound: int) -> bool:
         """Whether fewer than this are unsettled, or one has failed."""

@@ -13,7 +13,7 @@ from jotty.errors import InputRequired
 
 from .codec import codec_of
 from .digests import digest_of
-from .questions import NO_DEFAULT, Question, check_answer, key_in_round
+from .questions import NO_DEFAULT, Question, check_answer, key_in_rounds
 from .signature import ActorKind, kind_of
 from .spawning import Handle, Spawner
 
@@ -109,7 +109,7 @@ class Stage:
         execution, questions = self._execution, self._run.state.questions
         if timeout is not None:
             check_seconds("timeout", timeout)
-        key = key_in_round(execution.label if key is None else key, execution.round)
+        key = key_in_rounds(execution.label if key is None else key, execution.rounds)
         check_name("key", key)
         if key not in questions.answers:
             await self._wait(self._asked(key, question, options, timeout))

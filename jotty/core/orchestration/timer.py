@@ -27,13 +27,18 @@ class Timer:
         self._clock = clock
         self._scope = scope
         self._ends = clock.now() + microseconds(seconds)
+        self._pauses = 0
 
     def pause(self) -> None:
-        """Let time pass that does not count."""
-        self._ends -= self._clock.now()
-        self._clock.move_timeout(self._scope, None)
+        """Let time pass that does not count; it may be paused several times at once."""
+        self._pauses += 1
+        if self._pauses == 1:
+            self._ends -= self._clock.now()
+            self._clock.move_timeout(self._scope, None)
 
     def resume(self) -> None:
-        """Let time count again."""
-        self._clock.move_timeout(self._scope, self._ends / MICROSECONDS)
-        self._ends += self._clock.now()
+        """Let time count again, once each pause is over."""
+        self._pauses -= 1
+        if not self._pauses:
+            self._clock.move_timeout(self._scope, self._ends / MICROSECONDS)
+            self._ends += self._clock.now()

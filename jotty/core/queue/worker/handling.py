@@ -75,11 +75,13 @@ class Held:
     Attributes:
         task: The task, as it was claimed.
         reason: "cancel", "lost" or "release" once it was stopped.
+        is_given_back: Whether others have it, although its handler has not ended.
         scope: That of its handler.
     """
 
     task: Task
     reason: str = ""
+    is_given_back: bool = False
     scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
 
     def stop(self, reason: str) -> None:

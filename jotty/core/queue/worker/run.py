@@ -37,6 +37,7 @@ logger = logging.getLogger("jotty.queue")
 
 REAP_EVERY: Final = 1.0
 RECOVERED_AFTER: Final = 10 * MICROSECONDS  # without a failure; sooner if something was written
+LAST_MOMENTS: Final = 0.5  # seconds that handlers have to end once they are stopped; then others may begin
 COURTESY: Final = 0.1  # seconds by which who could not run a task is later for it than who may be able to
 LAST_WORDS: Final = 5.0  # seconds for releasing what runs when the worker itself is cancelled
 NO_TURN: Final = Turn([], [], 0, None)
@@ -169,7 +170,7 @@ class WorkerRun:
             self._settlements += [
                 settlement.release(held.task)
                 for held in self._held.values()
-                if held.reason not in {"release", "lost"}
+                if held.reason != "lost" and not held.is_given_back
             ]
             if self._settlements:
                 await self._settle_last()
@@ -223,14 +224,19 @@ class WorkerRun:
         return True
 
     def _enforce_grace(self) -> None:
-        if self._stop_at is None or self._clock.now() < self._stop_at:
+        """Stop what still runs when the grace is over, and give it back, at the latest soon after."""
+        if self._stop_at is None or (now := self._clock.now()) < self._stop_at:
             return
         self._attendants.leave()
         for held in self._held.values():
             if not held.reason:
                 logger.warning("Task %s is released: it did not finish in the grace time.", held.task.id)
                 held.stop("release")
-                self._put_back(held.task)  # now: it may take its handler a while to end
+            # as a rule when its handler has ended, which may have last words for the journal
+            is_due = now >= self._stop_at + microseconds(LAST_MOMENTS)
+            if held.reason == "release" and is_due and not held.is_given_back:
+                held.is_given_back = True
+                self._put_back(held.task)
 
     def _room(self) -> int:
         """Return how many tasks to claim now."""
@@ -388,8 +394,9 @@ class WorkerRun:
         if turn.next_at is not None:
             courtesy = COURTESY if self._unhandled else 0.0
             seconds = min(seconds, max(turn.next_at + courtesy, 0.001))
-        if self._stop_at is not None and self._stop_at > now:
-            seconds = min(seconds, (self._stop_at - now) / MICROSECONDS)
+        if self._stop_at is not None:
+            at = self._stop_at if self._stop_at > now else self._stop_at + microseconds(LAST_MOMENTS)
+            seconds = min(seconds, max((at - now) / MICROSECONDS, 0.001)) if at > now else seconds
         with anyio.CancelScope() as self._idle:
             if can_claim:
                 await self._queue.wait_ready(self._settings.lanes, turn.mark, seconds)
@@ -413,7 +420,7 @@ class WorkerRun:
         if head.id in self._unhandled:
             self._started -= 1  # it was not for this worker
         self._notify()
-        if held.reason == "release":
+        if held.is_given_back:
             return
         if end is None:
             self._keeper.drop(head.id, head.lease)
