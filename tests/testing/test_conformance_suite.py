@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import attrs
 import pytest
 
-from jotty.testing import TaskQueueConformance
-from jotty.testing.conformance.terms import Terms, needs
+from jotty.core.queue import load_backend
+from jotty.testing import TaskQueueConformance, guarded
+from jotty.testing.conformance.terms import Terms, leave_out, needs
 from jotty.testing.contract import GROUPS, RULES, rule_of
 from jotty.testing.findings import by_rule
+from jotty.testing.guarded import GuardedTrial, run_guarded
+from jotty.testing.processes import Harness
+from jotty.testing.processes.caller import ALL_CALLS
 from jotty.testing.trial import Finding, Trial, run_trial
+from jotty_backends.file import FileBackend
 from jotty_backends.memory import MemoryBackend
 
 if TYPE_CHECKING:
@@ -94,6 +101,23 @@ class TestExpectations(OfMemory, Terms):
         assert number == 0
 
 
+class TestLeavingOut(OfMemory, Terms):
+    """What is left out says what it takes, also where the rule as a whole takes more."""
+
+    def test_c25_what_one_process_can_check(self, request: pytest.FixtureRequest) -> None:
+        with pytest.raises(pytest.skip.Exception, match=r"C25 \[1\] left out: why"):
+            leave_out(request, "why")
+
+    def test_c37_what_one_process_can_check_of_more(self, request: pytest.FixtureRequest) -> None:
+        with pytest.raises(pytest.skip.Exception, match=r"C37 \[1\] left out: why"):
+            leave_out(request, "why")
+
+    @pytest.mark.parametrize("harness", [None])
+    def test_c37_what_takes_processes(self, request: pytest.FixtureRequest, harness: None) -> None:
+        with pytest.raises(pytest.skip.Exception, match=r"C37 \[K\] left out: why"):
+            leave_out(request, "why")
+
+
 def test_expecting_what_is_no_rule_to_fail_is_an_error() -> None:
     with pytest.raises(TypeError, match="'C51'"):
         type("Wrong", (Terms,), {"expected_failures": {"C51": "there is no such rule"}})
@@ -148,6 +172,98 @@ def test_a_capability_that_is_not_declared_leaves_out_a_single_test() -> None:
 
     assert ["C6 [1] left out: the backend does not declare 'event_loops'"] == [one.text for one in threads]
     assert [] == [one for one in findings if one.outcome == "failed"]
+
+
+class Pointed(MemoryBackend):
+    """A backend that names points, if not of its own."""
+
+    capabilities = frozenset({"event_loops", "processes"})
+    points = ("pointed.write.before", "pointed.write.after")
+
+
+def open_pointed(clock: VirtualClock, _: Path) -> Callable[[], QueueBackend]:
+    return lambda: Pointed(clock=clock)
+
+
+@pytest.mark.parametrize(
+    ("open_backend", "points", "expected"),
+    [
+        (opener, (), {"none": "the backend does not declare 'processes'"}),
+        (open_pointed, (), {"none": "this class does not say points = Pointed.points"}),
+        (
+            open_pointed,
+            Pointed.points,
+            dict.fromkeys(Pointed.points, "it takes real processes, and only what is quick was asked for"),
+        ),
+    ],
+)
+def test_there_is_a_test_of_each_point_that_is_named(
+    open_backend: Any, points: tuple[str, ...], expected: Mapping[str, str]
+) -> None:
+    trial = Trial(open_backend=open_backend, rules={"C4"}, points=points, quick=True)
+    name = "test_c04_killed_at_a_point_a_call_is_whole_or_absent["
+    found = {one.test: one.text for one in run_trial(trial) if one.test.startswith(name)}
+
+    assert {f"{name}{point}]": f"C4 [K] left out: {why}" for point, why in expected.items()} == found
+
+
+@pytest.mark.parametrize("point", FileBackend.points)
+def test_the_usual_calls_on_a_new_store_of_files_come_by_its_points(tmp_path: Path, point: str) -> None:
+    """Those of SQLite are tried where it is tested; there, files are tried with other settings."""
+    (tmp_path / "history").mkdir()
+    with Harness(f"file:///{tmp_path}/tasks", tmp_path / "history") as harness:
+        assert harness.outlive(harness.start("caller", calls=ALL_CALLS, times=20, kill_at=point))
+
+
+@pytest.mark.parametrize("scheme", ["memory", "sqlite", "file"])
+def test_a_guarded_trial_is_of_the_backends_points(tmp_path: Path, scheme: str) -> None:
+    order = attrs.asdict(GuardedTrial(url=f"{scheme}:")) | {"directory": str(tmp_path), "done": []}
+
+    assert load_backend(scheme).points == guarded.trial_of(order, StringIO(), StringIO()).points
+
+
+class Quiet:
+    """Progress that nobody watches."""
+
+    def begin(self, test: str, number: int) -> None: ...
+
+    def tell(self, finding: Finding) -> None: ...
+
+
+def test_a_guarded_trial_finds_what_a_trial_finds() -> None:
+    trial = Trial(open_backend=opener, rules={"C29", "C30"}, quick=True)
+    guarded_trial = GuardedTrial(url="memory:", rules=["C29", "C30"], quick=True)
+
+    assert [(one.test, one.outcome) for one in run_trial(trial)] == [
+        (one.test, one.outcome) for one in run_guarded(guarded_trial, Quiet())
+    ]
+
+
+def test_a_guarded_trial_that_cannot_be_run_says_why() -> None:
+    with pytest.raises(RuntimeError, match="The suite could not be run"):
+        run_guarded(GuardedTrial(url="memory:", rules=["C51"]), Quiet())
+
+
+def test_only_the_rules_that_are_asked_for_are_tried_the_seam_among_them() -> None:
+    findings = run_trial(Trial(open_backend=opener, rules={"seam", "C29"}, quick=True))
+
+    assert {"C29", "seam"} == {one.rule for one in by_rule(findings)}
+
+
+def test_what_is_done_is_not_tried_again() -> None:
+    told: list[tuple[str, int]] = []
+    rules = {"C29", "C30"}
+    first, second = run_trial(Trial(open_backend=opener, rules=rules, quick=True))
+    trial = Trial(
+        open_backend=opener,
+        rules=rules,
+        quick=True,
+        done=[first.test],
+        begins=lambda test, number: told.append((test, number)),
+    )
+
+    assert [second.test] == [one.test for one in run_trial(trial)]
+    assert [(second.test, 2)] == told
 
 
 def test_what_a_group_and_a_test_need_adds_up() -> None:

@@ -72,6 +72,15 @@ async def test_half_of_what_was_journaled_at_once_is_found(places: list[tuple[in
     assert ["C38"] == await broken_rules(queue)
 
 
+async def test_only_what_the_programs_write_is_taken_for_a_group() -> None:
+    """A workflow's journal tells of its progress, too: so many steps `of` those there are."""
+    queue = MemoryTaskQueue()
+    await queue.enqueue("goal")
+    await queue.record(await claimed(queue), [{"kind": "progress", "of": 3}, *steps((0, 1))])
+
+    assert [] == await broken_rules(queue)
+
+
 async def test_a_completion_without_its_result_is_found() -> None:
     queue = MemoryTaskQueue()
     await queue.enqueue("goal")

@@ -38,20 +38,11 @@ from .backend import FileBackend, FileTaskQueue
 
 __all__ = ["POINTS", "FileBackend", "FileTaskQueue"]
 
-_EFFECTS: Final = (
-    "append",
-    "create",
-    "cut",
-    "journal",
-    "lock",
-    "mkdir",
-    "note",
-    "remove",
-    "rename",
-    "rmdir",
-    "sync",
-    "unlock",
-    "write",
+# see jotty.core.queue.points; what stands here alone happens after a crash, or in a large store
+POINTS: Final = (
+    *FileBackend.points,
+    "file.cut.after",
+    "file.cut.before",
+    "file.rmdir.after",
+    "file.rmdir.before",
 )
-# see jotty.core.queue.points
-POINTS: Final = tuple(f"file.{effect}.{side}" for effect in _EFFECTS for side in ("after", "before"))

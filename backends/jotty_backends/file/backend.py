@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from jotty.core.queue import MAX_PAYLOAD, Clock, Durability, TaskQueue, check_seconds
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from .log import FileLog
 
 __all__ = ["FileBackend", "FileTaskQueue"]
+
+_EFFECTS: Final = (
+    "append",
+    "create",
+    "journal",
+    "lock",
+    "mkdir",
+    "note",
+    "remove",
+    "rename",
+    "sync",
+    "unlock",
+    "write",
+)
 
 
 class FileBackend(LogBackend):
@@ -44,6 +58,7 @@ class FileBackend(LogBackend):
     scheme = "file"
     options = OPTIONS
     capabilities = frozenset({"event_loops", "files", "processes"})
+    points = tuple(f"file.{effect}.{side}" for effect in _EFFECTS for side in ("after", "before"))
 
     def __init__(
         self,

@@ -14,8 +14,4 @@ from .backend import SQLiteBackend, SQLiteTaskQueue
 __all__ = ["POINTS", "SQLiteBackend", "SQLiteTaskQueue"]
 
 # see jotty.core.queue.points
-POINTS: Final = tuple(
-    f"sqlite.{effect}.{side}"
-    for effect in ("begin", "commit", "create", "make", "migrate")
-    for side in ("before", "after")
-)
+POINTS: Final = (*SQLiteBackend.points, "sqlite.migrate.before", "sqlite.migrate.after")

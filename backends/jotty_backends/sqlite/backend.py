@@ -79,6 +79,11 @@ class SQLiteBackend(QueueBackend):
     scheme = "sqlite"
     options = OPTIONS
     capabilities = frozenset({"event_loops", "files", "processes"})
+    points = tuple(
+        f"sqlite.{effect}.{side}"
+        for effect in ("begin", "commit", "create", "make")
+        for side in ("before", "after")
+    )
 
     def __init__(
         self,

@@ -249,7 +249,7 @@ class Run:
                         break
                     self._settle(execution, outcome)
                     settled, execution = execution, self._next(scope)
-                    self.state.idle(settled)
+                    self._idle(settled)
                     if execution is not None and self.state.iterations % CHECKPOINT_EVERY == 0:
                         await checkpoint()
         except BaseException:
@@ -278,9 +278,15 @@ class Run:
         self.reporter.cancelled(execution)
         self.flow.stopped(execution.node.name)
         self.places.free(execution)
-        self.state.idle(execution)
+        self._idle(execution)
         self.call_workers()
         self.state.parking.rest()
+
+    def _idle(self, execution: Execution) -> None:
+        """Count an execution as being at work no more; where it was the last one, its host goes on."""
+        if self._host is not None and (self.flow.is_over or self.is_stopped):
+            self.state.wake(self._host.work)
+        self.state.idle(execution)
 
     # What is to run next
 
@@ -398,4 +404,8 @@ class Run:
         conductor: Any = execution.node.actor.call
         graph, options = conductor.within(goal, arguments, self.options)
         run = Run(graph, options, host=execution, state=self.state)
-        return await run.execute_within()
+        self.state.idle(execution.work)  # those within are at work in its place
+        try:
+            return await run.execute_within()
+        finally:
+            self.state.wake(execution.work)

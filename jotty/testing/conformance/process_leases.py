@@ -19,7 +19,9 @@ __all__ = ["ProcessLeaseRules"]
 
 SECOND: Final = 1_000_000
 HOUR: Final = 3600
-SLACK: Final = 0.5  # seconds, for a machine that has much else to do
+SLACK: Final = 2.0  # seconds, for a machine that has much else to do
+# a lease that a living process must not lose, though such a machine does not let it run for a while
+KEPT: Final = 2.0
 
 
 class ProcessLeaseRules(RealRules):
@@ -57,7 +59,7 @@ class ProcessLeaseRules(RealRules):
         """C22: two live, renewing workers never hold one task, however long it takes."""
         harness.finish(harness.start("producer", tasks=6))
         for kind in ("worker", "worker", "manager"):
-            harness.start(kind, lease_timeout=0.5, seconds=1.5)
+            harness.start(kind, lease_timeout=KEPT, seconds=2.5 * KEPT)
         harness.drain()
         harness.end()
         verdict = harness.verdict()
@@ -140,7 +142,9 @@ class ProcessLeaseRules(RealRules):
     def test_c27_a_worker_whose_loop_is_blocked_keeps_its_leases(self, harness: Harness) -> None:
         """C27: a worker whose event loop an actor blocks keeps its leases."""
         harness.finish(harness.start("producer", tasks=2))
-        blocked = harness.start("manager", lease_timeout=0.6, blocks=0.9, seconds=0.0, max_concurrent=2)
+        blocked = harness.start(
+            "manager", lease_timeout=KEPT, blocks=1.2 * KEPT, seconds=0.0, max_concurrent=2
+        )
         harness.until("started", blocked)
         harness.start("worker")
         harness.drain()
@@ -152,7 +156,7 @@ class ProcessLeaseRules(RealRules):
 
     def test_c27_busy_workers_keep_their_leases(self, harness: Harness) -> None:
         """C27: under 8 busy workers < 1 % of leases expire while their holder lives."""
-        workers = [harness.start("manager", lease_timeout=1.0, seconds=0.05, records=2) for _ in range(8)]
+        workers = [harness.start("manager", lease_timeout=KEPT, seconds=0.05, records=2) for _ in range(8)]
         harness.start("producer", tasks=400, batch=20)
         harness.wait_for(lambda: 400 == len(of_kind(harness.events(), "enqueued")), "all was enqueued")
         harness.drain()
@@ -169,7 +173,7 @@ class ProcessLeaseRules(RealRules):
         harness.kill(holder)
 
     def _new_crowded_worker(self, harness: Harness) -> Process:
-        return harness.start("manager", max_concurrent=6, lease_timeout=0.4, seconds=0.2, drain=True)
+        return harness.start("manager", max_concurrent=6, lease_timeout=KEPT, seconds=0.2, drain=True)
 
 
 async def _all_tasks(queue: TaskQueue) -> list[Task]:

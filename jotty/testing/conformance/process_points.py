@@ -45,10 +45,10 @@ class PointRules(RealRules):
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make a test of each point."""
         if "point" in metafunc.fixturenames:
-            metafunc.parametrize("point", self.points or [None], ids=str)
+            metafunc.parametrize("point", self.points or [None], ids=lambda point: point or "none")
 
     @pytest.fixture(autouse=True)
-    def _points(self, request: pytest.FixtureRequest) -> None:
+    def _points(self, request: pytest.FixtureRequest, _terms: None) -> None:
         """Say why there is no point to be killed at: a class is made before its backends are."""
         if "point" not in request.fixturenames or request.getfixturevalue("point") is not None:
             return

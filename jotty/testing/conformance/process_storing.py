@@ -13,6 +13,7 @@ import pytest
 from jotty.testing.processes.caller import ALL_CALLS
 from jotty.testing.processes.chaos import Chaos
 
+from .process_leases import KEPT, SECOND
 from .process_rules import RealRules, by_task, of_kind, with_option
 from .terms import leave_out
 
@@ -164,20 +165,20 @@ class ProcessStoringRules(RealRules):
         ahead = [event.details["now"] - event.time for event in of_kind(harness.events(), "clock")]
 
         assert 3 == len(ahead)
-        assert max(ahead) - min(ahead) < 100_000
+        assert max(ahead) - min(ahead) < SECOND
 
     def test_c45_a_wall_clock_that_jumps_steals_no_lease_and_delays_no_task(self, harness: Harness) -> None:
         """C45: a client's wall clock that is an hour off steals no live lease and delays no task."""
-        first = harness.start("worker", lease_timeout=0.6, seconds=1.5)
+        first = harness.start("worker", lease_timeout=KEPT, seconds=2.5 * KEPT)
         harness.start("producer", tasks=3)
         harness.until("started", first)
         harness.start("producer", tasks=20, delays=0.5, longest=0.5, wall=-HOUR)
         harness.start("producer", tasks=20, delays=0.5, longest=0.5, wall=HOUR)
         for wall in (-HOUR, HOUR):
-            harness.start("manager", wall=wall, lease_timeout=0.6)
-            harness.start("worker", wall=wall, lease_timeout=0.6)
+            harness.start("manager", wall=wall, lease_timeout=KEPT)
+            harness.start("worker", wall=wall, lease_timeout=KEPT)
         harness.wait_for(lambda: 43 == len(of_kind(harness.events(), "enqueued")), "all was enqueued")
-        harness.drain(timeout=20)
+        harness.drain()
         harness.end()
         verdict = harness.verdict()
 

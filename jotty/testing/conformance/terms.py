@@ -104,7 +104,7 @@ def leave_out(request: pytest.FixtureRequest, why: str) -> NoReturn:
     rule = rule_of(request.node.originalname)
     if rule is None:
         pytest.skip(f"The seam left out: {why}")
-    marks = [mark for mark in rule.marks if (mark == "1") != ("harness" in request.fixturenames)]
+    marks = [mark for mark in rule.marks if mark != "1"] if "harness" in request.fixturenames else ["1"]
     pytest.skip(f"{rule.number} [{','.join(marks)}] left out: {why}")
 
 

@@ -26,6 +26,7 @@ WRITES: Final[Mapping[str, Callable[[TaskQueue, Task], Awaitable[object]]]] = {
     "park": lambda queue, task: queue.park(task, ["question"]),
     "complete": lambda queue, task: queue.complete(task, "of the lost lease"),
 }
+SLACK: Final = 10.0  # seconds, until the lease of another is seen to be over
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +44,7 @@ async def hold(child: Child[HolderOptions]) -> None:
     """Tell of each write, once told to go, whether it was `taken`, `lost` or an error of another name."""
     queue = child.queue
     (task,) = await queue.claim(
-        worker=child.name, lease_timeout=child.options.lease_timeout, wait=child.options.lease_timeout
+        worker=child.name, lease_timeout=child.options.lease_timeout, wait=child.options.lease_timeout + SLACK
     )
     await child.go()
     (renewed,) = await queue.heartbeat([task])

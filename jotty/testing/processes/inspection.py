@@ -73,7 +73,8 @@ def _journal(task: Task, journal: Sequence[JournalEntry]) -> Iterator[Violation]
     ends = [entry.data["status"] for entry in journal if entry.kind == "end"]
     if ends != ([task.status] if task.status.is_terminal else []):
         yield Violation("C37", f"the journal of {task!r} tells of the ends {ends}")
-    places = [(entry.data["number"], entry.data["of"]) for entry in journal if "of" in entry.data]
+    told = [entry.data for entry in journal if {"number", "of"} <= entry.data.keys()]
+    places = [(data["number"], data["of"]) for data in told]
     if not _is_made_of_whole_groups(places):
         yield Violation("C38", f"the journal of {task!r} has halves of what was written at once: {places}")
 
