@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .answers import answer
 from .background import enqueue, worker
 from .conformance import conformance
 from .looking import backends, graph
@@ -53,6 +54,7 @@ app.command("status")(status)
 app.command("list")(list_tasks)
 app.command("show")(show)
 app.command("tail")(tail)
+app.command("answer")(answer)
 app.command("accept")(accept)
 app.command("cancel")(cancel)
 app.command("retry")(retry)

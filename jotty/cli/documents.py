@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jotty.core.queue import Task
 
-__all__ = ["age", "as_document", "as_lines", "local"]
+__all__ = ["age", "as_document", "as_lines", "local", "took"]
 
 _INTERNAL = {"due"}  # instants that mean nothing outside of the store
 
@@ -37,6 +37,14 @@ def age(seconds: float | None) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def took(seconds: float) -> str:
+    """Return a duration as `age` does, and one below a second in milliseconds."""
+    if seconds >= 1:
+        return age(seconds)
+    milliseconds = round(seconds * 1000)
+    return f"{milliseconds} ms" if milliseconds else "< 1 ms"
 
 
 def local(instant: datetime | None) -> str:

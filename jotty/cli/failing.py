@@ -15,6 +15,7 @@ from jotty.errors import (
     ActorError,
     BackendNotFound,
     GraphError,
+    InputRequired,
     JottyError,
     PayloadError,
     StorageError,
@@ -134,9 +135,17 @@ def _report(error: BaseException, *, debug: bool) -> ExitCode:
     return _code_of(error)
 
 
+_ASKING = (
+    "Run it on a terminal, which asks you.",
+    "Or put it into a queue with jotty enqueue, and answer with jotty answer.",
+)
+
+
 def _told(error: BaseException) -> list[str]:
     if isinstance(error, (CommandError, ActorError)):
         return [str(error)]
+    if isinstance(error, InputRequired):
+        return [f"An actor asks {error.question!r} (key {error.key!r}), and nobody can answer.", *_ASKING]
     if isinstance(error, (SystemExit, KeyboardInterrupt)):
         return [ended_by(error, "run")]
     if isinstance(error, JottyError) and result_of(error) is None:

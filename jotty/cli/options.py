@@ -29,6 +29,7 @@ __all__ = [
     "parse_context",
     "parse_order",
     "parse_retention",
+    "parse_value",
 ]
 
 AppAddress = Annotated[
@@ -79,12 +80,12 @@ def parse_context(pairs: list[str] | None) -> dict[str, Any]:
             raise UsageError(
                 f"--context takes KEY=VALUE, not {pair!r}. Write --context {key or 'key'}=value."
             )
-        context[key] = _parse_value(text)
+        context[key] = parse_value(text)
     check_json(context, "context")
     return context
 
 
-def _parse_value(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """Return the JSON that the text is, if a queue would take it, else the text itself."""
     try:
         value = json.loads(text)

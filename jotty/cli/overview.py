@@ -22,6 +22,8 @@ from jotty.core.queue import (
     microseconds,
 )
 
+from .advance import Running, asking, print_running, running_of
+from .answers import say_asking
 from .documents import age
 from .failing import ExitCode, perform
 from .options import AsJson, Debug, QueueUrl  # noqa: TC001 - typer reads them from the signatures
@@ -51,6 +53,8 @@ class _Overview:
         stats: Its tasks in figures.
         workers: Who works on it; None if its store cannot tell.
         expired: The tasks in progress whose worker was lost, and which nobody has taken up yet.
+        running: How far the others in progress have come; not always all.
+        asking: The tasks that wait for an answer.
     """
 
     url: str
@@ -59,6 +63,8 @@ class _Overview:
     stats: QueueStats
     workers: list[WorkerInfo] | None
     expired: list[Head]
+    running: list[Running]
+    asking: list[Head]
 
     @property
     def per_minute(self) -> int | None:
@@ -132,17 +138,21 @@ async def _look(queue: TaskQueue) -> _Overview:
         stats = await queue.stats()
         workers = await queue.workers() if tells_workers(queue) else None
         in_progress = Query(statuses=(TaskStatus.IN_PROGRESS,), limit=_MOST_RUNNING)
-        running = [record.head for record in await backend.find(in_progress)]
+        held = [record.head for record in await backend.find(in_progress)]
+        asked = await asking(backend, _MOST_RUNNING)
         now = backend.now()
+        running = await running_of(backend, [head for head in held if head.lease_until > now])
     # what workers tell may be ten seconds old
-    holds = Counter(head.worker for head in running)
+    holds = Counter(head.worker for head in held)
     return _Overview(
         url=queue.url,
         durability=queue.durability,
         now=now,
         stats=stats,
         workers=workers and [attrs.evolve(worker, running=holds[worker.name]) for worker in workers],
-        expired=[head for head in running if head.lease_until <= now],
+        expired=[head for head in held if head.lease_until <= now],
+        running=running,
+        asking=asked,
     )
 
 
@@ -167,6 +177,18 @@ def _document(overview: _Overview) -> dict[str, Any]:
             }
             for head in overview.expired
         ],
+        "running": [
+            {
+                "id": each.id,
+                "lane": each.lane,
+                "worker": each.worker,
+                "seconds": _seconds_since(each.started_at, overview.now),
+                "finished": each.finished,
+                "known": each.known,
+            }
+            for each in overview.running
+        ],
+        "asking": [{"id": head.id, "lane": head.lane, "keys": head.awaiting} for head in overview.asking],
     }
 
 
@@ -179,6 +201,8 @@ def _print_line(overview: _Overview) -> None:
     figures: dict[str, Any] = {state: count for state, count in overview.stats.total.items() if count}
     if overview.workers is not None:
         figures |= {"workers": len(overview.workers), "per_minute": overview.per_minute}
+    if overview.asking:
+        figures["asking"] = len(overview.asking)
     figures["expired"] = len(overview.expired)
     told = " ".join(f"{name}={figure}" for name, figure in figures.items())
     typer.echo(f"{_instant(overview.now).isoformat(timespec='seconds')} {told}")
@@ -201,6 +225,11 @@ def _print(overview: _Overview) -> None:
         _print_workers(overview.workers, overview.now)
         tasks = "task" if overview.per_minute == 1 else "tasks"
         say(f"{overview.per_minute} {tasks} ended with these workers within the last minute.")
+    if overview.running:
+        typer.echo()
+        more = overview.stats.total[TaskStatus.IN_PROGRESS] - len(overview.running) - len(overview.expired)
+        print_running(overview.running, more, overview.now)
+    say_asking([head.id for head in overview.asking], overview.url)
     _say_troubles(overview)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -14,20 +14,22 @@ from rich.table import Table
 from rich.text import Text
 
 from .printing import console, is_terminal, say, visible
+from .telling import ENDS, described, tell_line, tell_lines_of_another
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from rich.console import Console, RenderableType
 
-__all__ = ["Board", "Row", "Watcher", "described", "tell_line", "watching"]
+__all__ = ["Board", "Row", "Watcher", "watching"]
 
 TAIL: Final = 8  # lines of streamed text that are shown below the actors
-NOTE: Final = 300  # characters of an error that are shown before the run is over
 _LOOKS: Final = {
     "waiting": ("·", "dim"),
     "running": ("▶", "cyan"),
     "retrying": ("↻", "yellow"),
+    "asking": ("?", "yellow"),
     "done": ("✓", "green"),
     "skipped": ("-", "dim"),
     "failed": ("✗", "red"),
@@ -40,7 +42,7 @@ class Row:
     """Where one actor stands.
 
     Attributes:
-        state: "waiting", "running", "retrying", "done", "skipped", "failed" or "cancelled".
+        state: "waiting", "running", "retrying", "asking", "done", "skipped", "failed" or "cancelled".
         since: When it was started, in seconds of the board's clock, while it runs.
         seconds: How long it took, once it is over.
         note: What there is to add.
@@ -71,6 +73,7 @@ class Board:
         now: A clock that only goes forward, in seconds.
         lag: Tells how many seconds ago an event happened.
         hint: What is shown as long as there is no event.
+        parks: Whether who asks makes room until there is an answer, and is told to be cancelled then.
 
     Attributes:
         rows: The actors, in the order of the graph.
@@ -83,6 +86,7 @@ class Board:
         now: Callable[[], float] = time.monotonic,
         lag: Callable[[Mapping[str, Any]], float] = _at_once,
         hint: str = "",
+        parks: bool = False,
     ) -> None:
         self.rows: dict[str, Row] = {}
         self.is_over = False
@@ -90,6 +94,7 @@ class Board:
         self._texts: dict[str, str] = {}
         self._now = now
         self._lag = lag
+        self._parks = parks
         self._speakers: Collection[str] | None = None
 
     @property
@@ -122,9 +127,15 @@ class Board:
     def stop(self) -> None:
         """Take note that the run is over: what still ran was cancelled."""
         for row in self.rows.values():
-            if row.since is not None:
+            if row.since is not None or row.state == "asking":
                 row.state, row.note = "cancelled", ""
         self.leave()
+
+    def answered(self, agent: str) -> None:
+        """Take note that an actor that asked goes on."""
+        row = self.rows.get(agent)
+        if row is not None and row.state == "asking":
+            row.state, row.note = "running", ""
 
     def leave(self) -> None:
         """Take note that nobody looks any more: times stand still, and the text is taken away."""
@@ -144,8 +155,12 @@ class Board:
         elif kind == "agent_retry":
             row.state, row.note, row.attempt = "retrying", described(event), event["attempt"]
             row.again_at = self._began(event) + event["delay"]
-        elif kind in _ENDS:
-            row.state, row.seconds, row.note = _ENDS[kind], self._seconds(row, event), described(event)
+        elif kind == "input_required":
+            row.state, row.note = "asking", described(event)
+        elif kind == "agent_cancelled" and self._parks and row.state == "asking":
+            row.seconds, row.since = self._seconds(row, event), None
+        elif kind in ENDS:
+            row.state, row.seconds, row.note = ENDS[kind], self._seconds(row, event), described(event)
             row.since = None
         if kind in _VOIDS:
             self._texts.pop(event["agent"], None)
@@ -161,36 +176,6 @@ class Board:
 
 # After these the text that an actor has written counts no more
 _VOIDS: Final = frozenset({"agent_start", "agent_retry", "agent_cancelled"})
-_ENDS: Final = {
-    "agent_complete": "done",
-    "agent_error": "failed",
-    "agent_skipped": "skipped",
-    "agent_cancelled": "cancelled",
-}
-
-
-def described(event: Mapping[str, Any]) -> str:
-    """Return in one line what an event of an actor adds to its state, for a person."""
-    kind = event["type"]
-    if kind == "agent_complete":
-        return {"goto": f"goes to {event.get('target')}", "end": "ends the run"}.get(event["kind"], "")
-    if kind == "agent_skipped":
-        return _short(str(event["reason"]))
-    if kind == "agent_error":
-        return _error(event)
-    if kind == "agent_retry":
-        return f"attempt {event['attempt']} failed ({_error(event)}), again in {event['delay']:.1f} s"
-    return ""
-
-
-def _error(event: Mapping[str, Any]) -> str:
-    kind, message = event["error"]["type"], event["error"]["message"]
-    return _short(f"{kind}: {message}" if message else kind)
-
-
-def _short(text: str) -> str:
-    line = " ".join(visible(text).split())
-    return line if len(line) <= NOTE else f"{line[: NOTE - 1]}…"
 
 
 # On a terminal
@@ -239,30 +224,6 @@ def _below(board: Board, shown: int, height: int) -> list[str]:
     return more + ([f"  {line}" for line in visible(board.text).splitlines()[-room:]] if room else [])
 
 
-# In a pipe
-
-
-def _line(event: Mapping[str, Any]) -> str | None:
-    """Return the line that tells an event, or None if it is not told."""
-    kind = event["type"]
-    if kind == "agent_start":
-        return f"{event['agent']}: started"
-    if kind == "agent_retry":
-        return f"{event['agent']}: {described(event)}"
-    if kind not in _ENDS:
-        return None
-    note = described(event)
-    seconds = f" in {event['seconds']:.2f} s" if "seconds" in event else ""
-    return f"{event['agent']}: {_ENDS[kind]}{seconds}{f' ({note})' if note else ''}"
-
-
-def tell_line(event: Mapping[str, Any]) -> None:
-    """Tell an event on stderr, in a line of its own, if it is worth one."""
-    line = _line(event)
-    if line is not None:
-        say(line)
-
-
 # Either
 
 
@@ -274,11 +235,13 @@ class Watcher:
         take: Called with each event.
         say: Tells a person something beside it.
         screen: The console that is drawn on; None in a pipe.
+        aside: Draws nothing while its block lasts, in which the given actor asks.
     """
 
     take: Callable[[Mapping[str, Any]], None]
     say: Callable[[str], None]
     screen: Console | None
+    aside: Callable[[str], AbstractContextManager[object]] = nullcontext
 
 
 @contextmanager
@@ -290,12 +253,28 @@ def watching(*, follows: bool = False) -> Iterator[Watcher]:
             events may be old.
     """
     if not is_terminal(sys.stderr):
-        yield Watcher(tell_line, say, None)
+        yield Watcher(tell_lines_of_another() if follows else tell_line, say, None)
         return
     screen = console(sys.stderr)
-    board = Board(lag=_since_told, hint="Waiting for a worker.") if follows else Board()
-    with Live(console=screen, get_renderable=lambda: drawn(board, screen), refresh_per_second=10):
+    hint = "Waiting for a worker."
+    board = Board(lag=_since_told, hint=hint, parks=True) if follows else Board()
+    with Live(console=screen, get_renderable=lambda: drawn(board, screen), refresh_per_second=10) as live:
         try:
-            yield Watcher(board.take, lambda text: screen.print(text, markup=False), screen)
+            yield Watcher(
+                board.take,
+                lambda text: screen.print(text, markup=False),
+                screen,
+                lambda agent: _aside(live, board, agent),
+            )
         finally:
             board.leave() if follows else board.stop()
+
+
+@contextmanager
+def _aside(live: Live, board: Board, agent: str) -> Iterator[None]:
+    live.stop()
+    try:
+        yield
+    finally:
+        board.answered(agent)
+        live.start()

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
-from jotty.core.orchestration import result_of
+from jotty.core.orchestration import GraphOrchestrator, result_of
 from jotty.core.queue import EventLoop
 
+from .asking import Asker
 from .failing import CommandError, ExitCode, perform
 from .loading import load_app, workflow_now
 from .logs import logged
@@ -57,7 +58,10 @@ def run(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run a goal now, showing how it goes, and print what it comes to."""
+    """Run a goal now, showing how it goes, and print what it comes to.
+
+    What actors ask is asked on the terminal.
+    """
     perform(
         lambda: _run(
             load_app(app, debug=debug),
@@ -85,10 +89,12 @@ def _run(
     as_json: bool,
 ) -> ExitCode:
     workflow = workflow_now(app, mode=mode, order=order)
-    stream = workflow.execute_stream(goal, context, max_iterations)
+    asker = Asker()
+    on_ask = asker if isinstance(workflow.orchestrator, GraphOrchestrator) else None
+    stream = workflow.execute_stream(goal, context, max_iterations, on_ask=on_ask)
     try:
         with redirect_stdout(sys.stderr):  # what actors print must not mix with the result
-            result = anyio.run(_follow, stream, timeout)
+            result = anyio.run(_follow, stream, asker, timeout)
     except BaseException as error:
         partial = result_of(error)
         if as_json and partial is not None:
@@ -100,7 +106,7 @@ def _run(
     return ExitCode.OK
 
 
-async def _follow(stream: RunStream[Event], timeout: float | None) -> Result | ExitCode:
+async def _follow(stream: RunStream[Event], asker: Asker, timeout: float | None) -> Result | ExitCode:
     """Show a run until it is over, or until a signal or the timeout cancels it."""
     loop, scope = EventLoop(), anyio.move_on_after(timeout)
 
@@ -113,6 +119,7 @@ async def _follow(stream: RunStream[Event], timeout: float | None) -> Result | E
         logged(logging.WARNING, screen=watcher.screen),
         scope,
     ):
+        asker.aside = watcher.aside
         async with stream:
             async for event in stream:
                 watcher.take(event)

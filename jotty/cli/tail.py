@@ -11,16 +11,18 @@ import typer
 from jotty.core.orchestration import stream_run
 from jotty.core.queue import EventLoop, TaskStatus
 
+from .answers import answer_command, may_ask, open_questions
 from .documents import local
 from .failing import ExitCode, perform
 from .options import AsJson, Debug, QueueUrl, TaskId  # noqa: TC001 - typer reads them from the signatures
 from .printing import is_terminal, print_json_line, print_output, say, say_failures
 from .progress import watching
 from .signals import heard
+from .steps import timeline_of
 from .store import answering, opened, tells_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from jotty.core.queue import TaskQueue
 
@@ -78,6 +80,8 @@ async def _show(queue: TaskQueue, task_id: str, after: int) -> None:
                 watcher.say("Starting again: what came before counts no more.")
             if is_new or watcher.screen is not None:
                 watcher.take(event)
+            if is_new and event["type"] == "input_required":
+                await _say_how_to_answer(queue, task_id, event["key"], watcher.say)
             last = event
     if last is not None and last["seq"] > after:
         _conclude(last)
@@ -91,12 +95,25 @@ async def _say_why_it_waits(queue: TaskQueue, task_id: str) -> None:
         now = queue.backend.now()
     if task is None or task.status is TaskStatus.IN_PROGRESS or task.status.is_terminal:
         return
-    if task.status is not TaskStatus.PENDING:
+    if task.awaiting:
+        say("Waiting for an answer.")
+    elif task.status is not TaskStatus.PENDING:
         say(f"Waiting: the task is {task.status}.")
     elif task.head.run_at > now:
         say(f"Waiting: it is not to run before {local(task.run_at)}.")
     elif not any(task.lane in worker.lanes for worker in workers) and tells_workers(queue):
         say(f"Waiting for a worker: there is none for lane {task.lane}.")
+
+
+async def _say_how_to_answer(queue: TaskQueue, task_id: str, key: str, tell: Callable[[str], None]) -> None:
+    """Tell who follows a task how to answer its question, unless that has its answer by now."""
+    with answering(queue.url):
+        task = await queue.get(task_id)
+    if task is None or not may_ask(task):
+        return
+    timeline = await timeline_of(queue, task_id)
+    if key in {each.key for each in open_questions(task, timeline)}:
+        tell(f"Answer it with: {answer_command(task_id, key, queue.url)}")
 
 
 def _conclude(event: Mapping[str, Any]) -> None:

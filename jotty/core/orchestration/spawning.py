@@ -16,7 +16,7 @@ from .graph import Node
 from .outcome import Failed, Output, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from .actor import ActorLike, AnyActor
     from .execution import Execution
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from .run import Run
     from .state import RunState, Work
 
-__all__ = ["Handle", "Spawner"]
+__all__ = ["Handle", "Spawner", "arguments_of", "digested"]
 
 LONGEST_KEY: Final = 40
+CONTAINERS: Final = (list, tuple, dict)  # in which handles stand for their outputs; no subclasses, nothing deeper
 
 
 class Handle:
@@ -104,11 +105,13 @@ class Handle:
     def taken(self) -> Any:
         """Return its output, now that it is settled, or raise its failure."""
         self.is_awaited = True
-        if isinstance(self.outcome, Output):
-            return self.outcome.value
         if isinstance(self.outcome, Failed) and self.raises:
             raise self.outcome.error
-        return None
+        return self.given()
+
+    def given(self) -> Any:
+        """Return its output, now that it is settled; None if it is absent."""
+        return self.outcome.value if isinstance(self.outcome, Output) else None
 
 
 class Spawner:
@@ -156,7 +159,7 @@ class Spawner:
         label = _label(execution.label, found.name, key)
         if label in self._handles:
             raise ValueError(f"{execution.label!r} has spawned {found.name!r} with the key {key!r} already.")
-        parents = _checked_handles([*after, *(each for each in inputs.values() if isinstance(each, Handle))])
+        parents = [*_checked_handles(after), *_handles_in(inputs)]
         handle = Handle(self, Node(label, found, (), (), plan, None), key, dict(inputs))
         self._handles[label] = handle
         run.state.known += 1
@@ -166,7 +169,7 @@ class Spawner:
 
     async def call(self, actor: ActorLike, key: str | None, inputs: Mapping[str, Any]) -> Any:
         """See `ActorContext.call`; the other one runs in this task."""
-        if any(isinstance(each, Handle) for each in inputs.values()):
+        if any(_handles_in(inputs)):
             return await self.spawn(actor, key, (), inputs)
         handle = self.spawn(actor, key, (), inputs, scheduled=False)
         await self._run.nursery.run_here(handle, self._execution)
@@ -211,8 +214,10 @@ class Spawner:
         plan = self._run.nursery.plan_of(actor, self._execution.root)
         taken = {*inputs, plan.context, plan.own and plan.own[0]}
         bound = {name for name, *_ in (*plan.given, *plan.outputs)}
-        names = [*plan.open, *(each.name for each in actor.signature.parameters if each.name not in bound)]
-        free = [name for name in names if name not in taken]
+        every = [each.name for each in actor.signature.parameters if each.name not in taken]
+        free = [name for name in (*plan.open, *every) if name not in taken | bound]
+        if not free and len(every) == 1:  # an agent's prompt, say
+            free = every
         if not free:
             raise GraphError(
                 f"Actor {actor.name!r} has no parameter that an item could go to.", "Give it one."
@@ -236,8 +241,7 @@ class Spawner:
                 return text
         if not values:
             return "1"
-        shown = {n: each.agent if isinstance(each, Handle) else each for n, each in inputs.items()}
-        return digest_of(shown)
+        return digest_of({name: _replaced(each, lambda one: one.agent) for name, each in inputs.items()})
 
     async def settle(self) -> Failed | None:
         """Wait for all that was spawned; return the failure of one that nobody has awaited."""
@@ -268,7 +272,7 @@ def arguments_of(
     inputs: dict[str, Any] = {}
     for name, value in handle.inputs.items():
         if not isinstance(value, Handle):
-            inputs[name] = value
+            inputs[name] = _replaced(value, Handle.given)
         elif isinstance(value.outcome, Output):
             inputs[name] = value.outcome.value
         elif any(each.name == name and each.required for each in handle.node.actor.signature.parameters):
@@ -277,8 +281,37 @@ def arguments_of(
     return Skipped(f"{arguments.name!r} is absent") if isinstance(arguments, Absent) else arguments
 
 
+def digested(value: Any) -> str | None:
+    """Return what stands for an input: for a handle, that of its output; None for one that is absent."""
+    if isinstance(value, Handle):
+        return value.output_digest
+    return digest_of(_replaced(value, lambda handle: handle.output_digest))
+
+
+def _handles_in(inputs: Mapping[str, Any]) -> Iterator[Handle]:
+    """Yield the handles among inputs, and in those that are lists, tuples or dicts."""
+    for value in inputs.values():
+        if isinstance(value, Handle):
+            yield value
+        elif type(value) in CONTAINERS:
+            within = value.values() if type(value) is dict else value
+            yield from (each for each in within if isinstance(each, Handle))
+
+
+def _replaced(value: Any, change: Callable[[Handle], Any]) -> Any:
+    """Return an input with what stands for the handles in it; itself, if there are none."""
+    if isinstance(value, Handle):
+        return change(value)
+    if type(value) not in CONTAINERS or not any(_handles_in({"": value})):
+        return value
+    if type(value) is dict:
+        return {name: change(each) if isinstance(each, Handle) else each for name, each in value.items()}
+    return type(value)(change(each) if isinstance(each, Handle) else each for each in value)
+
+
 def _label(spawner: str, actor: str, key: str) -> str:
-    return f"{spawner}/{actor}[{key.replace('/', '%2F')}]"  # a slash parts the levels of a label
+    # a slash parts the levels of a label
+    return f"{spawner}/{actor}[{key.replace('%', '%25').replace('/', '%2F')}]"
 
 
 def _checked_key(key: Any) -> str:

@@ -57,7 +57,7 @@ def test_workers_are_shown_with_what_they_do(store: Store) -> None:
         ["worker", "lanes", "running", "a minute", "ended", "since"],
         ["one", "default, other", "0 of 3", "5", "20", "1.5 min"],
         ["two", "default", "1 of 3", "7", "8", "1.5 min"],
-    ] == [[cell if not cell.endswith(" s") else "0.0 s" for cell in row] for row in rows(ran.stdout)]
+    ] == [[cell if not cell.endswith(" s") else "0.0 s" for cell in row] for row in rows(ran.stdout)[:7]]
     assert "12 tasks ended with these workers within the last minute.\n" == ran.stderr
 
 
