@@ -214,9 +214,11 @@ class Actor(Generic[P, R]):
             the event loop, so it must be quick.
         retries: How often a failed attempt is repeated.
         backoff: How long to wait before that: a policy, or the seconds of the first wait.
-        timeout: Seconds that an attempt may take, or None.
+        timeout: Seconds that an attempt may take, or None. Waits for a place, a limit or an answer do not
+            count, nor does what it has spawned and does not await, which has timeouts of its own.
         on_demand: Run only when another actor returns `Goto(name)`, or spawns it.
-        limit: The name of the conductor's limit that this actor shares, or None.
+        limit: The name of the conductor's limit that this actor shares, or None. While it waits for others,
+            or for an answer, its place under the limit is theirs.
         on_error: "raise" or "continue"; None leaves it to the conductor.
         version: In a run from a queue, finished steps of another version run again after a restart.
         prompt: For callables that take one positional prompt: the name of what it is, or a

@@ -285,8 +285,8 @@ class ActorContext:
                 a loop on, it is `key#2`, `key#3`..., so that each round asks anew.
             options: The answers to choose from, or None for any.
             timeout: Seconds after which nobody is waited for any more, or None. They begin when it is first
-                asked, and go on while no worker runs.
-            default: What is returned then.
+                asked, and go on while no worker runs; an actor that is tried again is not given more.
+            default: What is returned then; it need not be one of the options.
 
         Raises:
             InputRequired: Nobody can answer: `execute` was called without `on_ask`.

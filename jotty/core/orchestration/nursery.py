@@ -11,12 +11,12 @@ from jotty.errors import GraphError
 
 from .actor import as_actor
 from .binding import RESERVED, Names, listed, make_plan
-from .digests import digest, digest_of
+from .digests import digest
 from .execution import Execution
 from .outcome import Done, End, Failed, Goto, Skipped
 from .replay import outcome_of, routed
 from .result import annotate, describe
-from .spawning import Handle, arguments_of
+from .spawning import arguments_of, digested
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .binding import Plan
     from .graph import Node
     from .run import Run
+    from .spawning import Handle
 
 __all__ = ["Nursery"]
 
@@ -137,10 +138,7 @@ class Nursery:
         return outcome
 
     def _inputs_of(self, handle: Handle) -> str:
-        inputs = {
-            name: value.output_digest if isinstance(value, Handle) else digest_of(value)
-            for name, value in handle.inputs.items()
-        }
+        inputs = {name: digested(value) for name, value in handle.inputs.items()}
         return self._run.digests.spawned(handle.node, inputs, self._run.flow)
 
     def _recalled(self, node: Node, inputs: str | None) -> tuple[Done | Failed, str | None] | None:
