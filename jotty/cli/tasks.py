@@ -10,7 +10,7 @@ import typer
 
 from jotty.core.orchestration import Timeline
 from jotty.core.queue import MICROSECONDS
-from jotty.errors import TaskNotFound
+from jotty.errors import StoreCorrupt, TaskNotFound
 
 from .answers import may_ask, open_questions, question_lines, say_asking
 from .documents import age, as_document, as_lines, local
@@ -140,7 +140,7 @@ async def _show(task_id: str, url: str | None, *, steps: bool, as_json: bool, de
             now = queue.backend.now() / MICROSECONDS
         if task is None:
             raise TaskNotFound(task_id)
-        timeline = await timeline_of(queue, task_id) if steps or may_ask(task) else Timeline()
+        timeline = await _timeline(queue, task, steps=steps)
     questions = open_questions(task, timeline)
     if as_json:
         asked = {"questions": questions} if questions else {}
@@ -159,6 +159,17 @@ async def _show(task_id: str, url: str | None, *, steps: bool, as_json: bool, de
         typer.echo()
         print_output(_output_of(task.result))
     return ExitCode.OK
+
+
+async def _timeline(queue: TaskQueue, task: Task, *, steps: bool) -> Timeline:
+    """Return what there is to show of a task's run; nothing if that was not asked for, and none is needed."""
+    try:
+        return await timeline_of(queue, task.id) if steps or may_ask(task) else Timeline()
+    except StoreCorrupt as damage:
+        if steps:
+            raise
+        say(f"Warning: {damage}")
+        return Timeline()
 
 
 def _print_line(name: str, value: str, width: int) -> None:

@@ -270,3 +270,35 @@ def test_a_second_signal_ends_a_run_that_cannot_be_cancelled(start: Start, app_f
     process.wait(timeout=4)
 
     assert process.returncode in {130, 143}
+
+
+ASKS = """
+from jotty.core.orchestration import Conductor
+
+
+async def before(goal):
+    return goal
+
+
+async def approve(before, ctx):
+    return await ctx.ask("Publish it?", key="ok", options=["yes", 2])
+
+
+conductor = Conductor([before, approve])
+"""
+
+
+def test_where_nobody_can_be_asked_a_question_fails_the_run_and_says_what_to_do(
+    jotty: Jotty, app_file: Path
+) -> None:
+    app_file.write_text(ASKS)
+
+    ran = jotty("run", str(app_file), "Publish", "--json")
+
+    assert 1 == ran.exit_code
+    assert "approve: asks ok: Publish it? (yes, 2)\n" in ran.stderr
+    assert (
+        "\nError: An actor asks 'Publish it?' (key 'ok'), and nobody can answer.\nRun it on a" in ran.stderr
+    )
+    assert "on_ask=" not in ran.stderr.partition("\nError: ")[2]
+    assert {"before": "Publish"} == json.loads(ran.stdout)["actor_outputs"]

@@ -50,7 +50,7 @@ class Conductor:
             bound as it is.
         limits: The limits that actors name.
         max_parallel: How many executions of one run may go on at once, or None. What runs within a conductor
-            that is an actor here is bounded by that conductor's own.
+            that is an actor here counts, and is bounded by that conductor's own as well.
         output: The actor, or the actors, whose output is the final one; None for those that nothing
             follows.
         on_error: "raise": a failing actor ends the run. "continue": it is absent, and the run goes on.

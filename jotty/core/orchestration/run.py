@@ -53,7 +53,7 @@ class Run:
         graph: What is run.
         options: What it is given.
         host: The execution in which it goes on, where a conductor is an actor of another.
-        state: What it then shares with the run around it.
+        around: The run of that one.
 
     Attributes:
         graph: As above.
@@ -86,7 +86,7 @@ class Run:
         options: RunOptions,
         *,
         host: Execution | None = None,
-        state: RunState | None = None,
+        around: Run | None = None,
     ) -> None:
         self.graph = graph
         self.options = options
@@ -95,16 +95,19 @@ class Run:
         self.digests = Digests("" if host is None else host.inputs or "", options.outputs)
         self.given = {**options.context, **options.shared, "goal": options.goal, "history": options.history}
         self.executions: dict[str, Execution] = {}
-        self.slots = Slots(options.max_parallel, self.call_workers)
+        self.slots: Slots = Slots(
+            options.max_parallel, self.call_workers, None if around is None else around.slots
+        )
         self.is_stopped = False
         self.now = options.clock.now
         self._host = host
         self._is_begun = False
+        self._is_running = False
         self._starting = 0  # workers that have not taken anything yet
         self._failure: BaseException | None = None
         self._failure_info: ErrorInfo | None = None
-        if state is not None:
-            self._begin(state)
+        if around is not None:
+            self._begin(around.state)
 
     def _begin(self, state: RunState) -> None:
         self.state = state
@@ -198,10 +201,14 @@ class Run:
     async def _run_actors(self) -> None:
         async with anyio.create_task_group() as group:
             self.group = group
+            self._is_running = True
+            self._over = anyio.Event()
             if self.state.memory is not None:
                 recall = self.state.recall
                 replay(self, (recall if self._host is None else recall.at(self._host.label)).records)
             self.call_workers()
+            if self._host is not None:
+                await self._over.wait()  # there may be no room around yet, and so no worker
         if self._failure is None and not self.flow.is_over and self.state.parking.suspended is None:
             # somebody else has cancelled the task of an execution, which ended without a word
             self._failure = ActorError(next(iter(self.executions)))
@@ -223,7 +230,7 @@ class Run:
 
     def call_workers(self) -> None:
         """Start workers if there is more than those will take that are starting; each calls the next ones."""
-        if self.is_stopped or not self.slots.is_free:
+        if self.is_stopped or not self._is_running or not self.slots.is_free:
             return
         while self._starting < min(self.flow.count_ready(), MOST_STARTING):
             self._starting += 1
@@ -258,6 +265,9 @@ class Run:
         finally:
             if execution is not None:
                 self._leave(execution)
+            self.slots.offer()
+            if self.flow.is_over or self.is_stopped:
+                self._over.set()
 
     def _next(self, scope: CancelScope) -> Execution | None:
         """Take what is ready, if there is room."""
@@ -397,15 +407,17 @@ class Run:
         """Let nothing begin any more."""
         self.is_stopped = True
         self.flow.halt()
+        if self._is_running:
+            self._over.set()
 
     async def run_within(self, execution: Execution, arguments: dict[str, Any]) -> Any:
         """Run another conductor's actors as the work of one execution, and return their final output."""
         goal = arguments.pop("goal", self.options.goal)
         conductor: Any = execution.node.actor.call
         graph, options = conductor.within(goal, arguments, self.options)
-        run = Run(graph, options, host=execution, state=self.state)
-        self.state.idle(execution.work)  # those within are at work in its place
+        run = Run(graph, options, host=execution, around=self)
         try:
-            return await run.execute_within()
+            async with self.places.waiting(execution):  # those within are at work in its place
+                return await run.execute_within()
         finally:
-            self.state.wake(execution.work)
+            run.slots.close()

@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Handle", "Spawner", "arguments_of", "digested"]
 
 LONGEST_KEY: Final = 40
-CONTAINERS: Final = (
-    list,
-    tuple,
-    dict,
-)  # in which handles stand for their outputs; no subclasses, nothing deeper
+CONTAINERS: Final = (list, tuple, dict)  # where handles stand for outputs: no subclasses, nothing deeper
 
 
 class Handle:

@@ -91,8 +91,8 @@ class Stage:
         seconds = (run.options.clock.now() - started) / MICROSECONDS
         noted = {"agent": label, "key": key, "inputs": inputs, "seconds": seconds, "output": json.loads(data)}
         run.state.note("step", **noted)
+        run.state.remember("step", label, noted)  # first: what cancels the flush does not call it back
         await memory.flush()
-        run.state.remember("step", label, noted)
         return codec.load(data)
 
     # Questions

@@ -61,6 +61,25 @@ def test_workers_are_shown_with_what_they_do(store: Store) -> None:
     assert "12 tasks ended with these workers within the last minute.\n" == ran.stderr
 
 
+def test_running_tasks_are_shown_with_how_far_they_have_come(store: Store) -> None:
+    fresh, far = store.enqueue(NewTask("a"), NewTask("b"))
+
+    async def work(queue: TaskQueue) -> None:
+        _, task = await queue.claim(worker="one", limit=2)
+        await queue.record(task, [{"kind": "step", "of": [3, 7]}, {"kind": "event"}])
+
+    store.do(work)
+    ran = store.jotty("status")
+    document = store.read("status")
+
+    assert [
+        ["running task", "lane", "nodes settled", "since", "worker"],
+        [fresh, "default", "", "one"],
+        [far, "default", "3 of 7", "one"],
+    ] == [row if row[0] == "running task" else [*row[:3], row[4]] for row in rows(ran.stdout)[-3:]]
+    assert [(None, None), (3, 7)] == [(each["finished"], each["known"]) for each in document["running"]]
+
+
 def test_a_lane_without_a_worker_is_pointed_out_if_tasks_wait_there(store: Store) -> None:
     store.enqueue(NewTask("a"), NewTask("b", lane="other"), NewTask("c", lane="idle", status="backlog"))
     announce(store, "one")

@@ -1,0 +1,87 @@
+"""The events of a run in words, and as plain lines in a pipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from .answers import told_options
+from .printing import say, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["ENDS", "described", "tell_line", "tell_lines_of_another"]
+
+NOTE: Final = 300  # characters of an error that are shown before the run is over
+ENDS: Final = {
+    "agent_complete": "done",
+    "agent_error": "failed",
+    "agent_skipped": "skipped",
+    "agent_cancelled": "cancelled",
+}
+
+
+def described(event: Mapping[str, Any]) -> str:
+    """Return in one line what an event of an actor adds to its state, for a person."""
+    kind = event["type"]
+    if kind == "agent_complete":
+        return {"goto": f"goes to {event.get('target')}", "end": "ends the run"}.get(event["kind"], "")
+    if kind == "agent_skipped":
+        return _short(str(event["reason"]))
+    if kind == "agent_error":
+        return _error(event)
+    if kind == "agent_retry":
+        return f"attempt {event['attempt']} failed ({_error(event)}), again in {event['delay']:.1f} s"
+    if kind == "input_required":
+        choice = "" if event["options"] is None else f" ({told_options(event['options'])})"
+        return _short(f"{event['question']}{choice}")
+    return ""
+
+
+def _error(event: Mapping[str, Any]) -> str:
+    kind, message = event["error"]["type"], event["error"]["message"]
+    return _short(f"{kind}: {message}" if message else kind)
+
+
+def _short(text: str) -> str:
+    line = " ".join(visible(text).split())
+    return line if len(line) <= NOTE else f"{line[: NOTE - 1]}…"
+
+
+def _line(event: Mapping[str, Any]) -> str | None:
+    """Return the line that tells an event, or None if it is not told."""
+    kind = event["type"]
+    if kind == "agent_start":
+        return f"{event['agent']}: started"
+    if kind == "agent_retry":
+        return f"{event['agent']}: {described(event)}"
+    if kind == "input_required":
+        return f"{event['agent']}: asks {event['key']}: {described(event)}"
+    if kind not in ENDS:
+        return None
+    note = described(event)
+    seconds = f" in {event['seconds']:.2f} s" if "seconds" in event else ""
+    return f"{event['agent']}: {ENDS[kind]}{seconds}{f' ({note})' if note else ''}"
+
+
+def tell_line(event: Mapping[str, Any]) -> None:
+    """Tell an event on stderr, in a line of its own, if it is worth one."""
+    line = _line(event)
+    if line is not None:
+        say(line)
+
+
+def tell_lines_of_another() -> Callable[[Mapping[str, Any]], None]:
+    """Tell events as `tell_line` does, but not that who asks makes room until there is an answer."""
+    asking: set[str] = set()
+
+    def take(event: Mapping[str, Any]) -> None:
+        if event["type"] == "input_required":
+            asking.add(event["agent"])
+        elif "agent" in event and event["agent"] in asking:
+            asking.discard(event["agent"])
+            if event["type"] == "agent_cancelled":
+                return
+        tell_line(event)
+
+    return take
