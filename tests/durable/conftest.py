@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -7,6 +8,7 @@ import attrs
 import pytest
 
 from jotty import Conductor, TaskQueue, WorkflowMode
+from jotty.core.orchestration import Actor
 from jotty.errors import StorageError
 from jotty.testing import BackendProxy, VirtualClock
 from jotty_backends.memory import MemoryBackend
@@ -122,3 +124,36 @@ def clock() -> VirtualClock:
 def store(clock: VirtualClock) -> Store:
     backend = MemoryBackend(clock=clock)
     return Store(clock, backend, TaskQueue(backend.clone(), clock=clock))
+
+
+class Counted:
+    """Actors that count their calls by name."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def made(self, name: str, *needs: str, act: Callable[[], Any] | None = None, **options: Any) -> Any:
+        """An actor whose output tells what it was made of."""
+
+        async def call(**inputs: Any) -> Any:
+            self.calls.append(name)
+            found = None if act is None else act()
+            return f"{name}({','.join(inputs[each] for each in needs)})" if found is None else found
+
+        parameters = [inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY) for each in needs]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # see inspect.signature
+        return Actor(name=name, call=call, **options)
+
+    def taken(self) -> list[str]:
+        taken, self.calls = self.calls, []
+        return taken
+
+
+@pytest.fixture
+def counted() -> Counted:
+    return Counted()
+
+
+@pytest.fixture
+def calls() -> list[str]:
+    return []

@@ -127,6 +127,7 @@ def _finish(flow: Dataflow, model: Model, name: str, data: st.DataObject) -> Non
     elif isinstance(outcome, End):
         assert model.running == cancelled
         model.has_ended = True
+        model.settled.add(name)
         model.stopping |= model.running
         model.running.clear()
         model.idle.clear()

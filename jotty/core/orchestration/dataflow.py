@@ -100,6 +100,10 @@ class Dataflow:
             self.rest()
         return len(self._ready)
 
+    def count_idle(self) -> int:
+        """Return how many nodes only run on demand, and were not asked for."""
+        return len(self._idle)
+
     def rest(self) -> None:
         """Settle what only runs on demand, once nothing else can happen any more."""
         while self._idle and not (self._ready or self.running or self.stopping):
@@ -132,6 +136,7 @@ class Dataflow:
         if isinstance(outcome, (Output, End)):
             self._keep(name, outcome.value if isinstance(outcome, Output) else outcome.output)
         if isinstance(outcome, End):
+            self.unsettled.discard(name)
             return self._end(outcome)
         self._settle(name)
         return ()

@@ -105,7 +105,7 @@ class Nursery:
     def _drop(self, handle: Handle) -> None:
         """Settle what did not come to anything, and count its work no more."""
         if not handle.is_settled:
-            self._run.state.known -= 1
+            self._run.state.forget(handle.agent)
             handle.settle(None, self._run.state)
         self._run.state.idle(handle)
 
@@ -121,11 +121,11 @@ class Nursery:
         arguments = arguments_of(handle, run.given, run.flow.outputs)
         inputs = None if run.state.memory is None else self._inputs_of(handle)
         if isinstance(arguments, Skipped):
-            run.state.finished += 1
+            run.state.finish(node.name)
             run.reporter.skipped(node.name, arguments, inputs, 0)
             return arguments
         if (recalled := self._recalled(node, inputs)) is not None:
-            run.state.finished += 1
+            run.state.finish(node.name)
             outcome, handle.output_digest = recalled
             return outcome
         await run.slots.take()
@@ -170,7 +170,7 @@ class Nursery:
             run.places.free(execution, quietly=False)
         now = run.now()
         seconds = run.reporter.seconds_of(execution, now)
-        run.state.finished += 1
+        run.state.finish(node.name)
         if isinstance(outcome, Failed):
             self._fail(execution, outcome.error, seconds)
             return outcome

@@ -62,8 +62,11 @@ def restore(state: RunState, records: Sequence[Record]) -> list[tuple[str, int]]
             state.path.append(label)
             state.iterations += 1
             left[label] = 1
+            if "/" in label:
+                state.know(label)
         elif record.kind != "route" and "key" not in data:
             left.pop(label, None)
+            state.finish(label)
             state.seconds[label] = state.seconds.get(label, 0.0) + data.get("seconds", 0.0)
         if record.kind == "error" and data.get("continued"):
             state.errors.append(data["error"])

@@ -115,7 +115,7 @@ class Run:
         self.places = Places(self.slots, state)
         self.performer = Performer(self)
         self.nursery = Nursery(self)
-        state.flows[self.prefix] = self.flow
+        state.take_over(self.prefix, self.flow)
         self._is_begun = True
 
     async def execute(self, listener: Listener | None = None) -> Result:
@@ -199,21 +199,30 @@ class Run:
             await self._run_actors()
 
     async def _run_actors(self) -> None:
-        async with anyio.create_task_group() as group:
-            self.group = group
-            self._is_running = True
-            self._over = anyio.Event()
-            if self.state.memory is not None:
-                recall = self.state.recall
-                replay(self, (recall if self._host is None else recall.at(self._host.label)).records)
-            self.call_workers()
-            if self._host is not None:
-                await self._over.wait()  # there may be no room around yet, and so no worker
+        try:
+            async with anyio.create_task_group() as group:
+                self.group, self._over, self._is_running = group, anyio.Event(), True
+                if self.state.memory is not None:
+                    recall = self.state.recall
+                    replay(self, (recall if self._host is None else recall.at(self._host.label)).records)
+                self.call_workers()
+                if self._host is not None:
+                    await self._wait_for_workers()
+        finally:
+            self._is_running = False
         if self._failure is None and not self.flow.is_over and self.state.parking.suspended is None:
             # somebody else has cancelled the task of an execution, which ended without a word
             self._failure = ActorError(next(iter(self.executions)))
         if self._failure is not None:
             raise self._failure
+
+    async def _wait_for_workers(self) -> None:
+        """Return when all is over: while there is no room around, there are none."""
+        try:
+            await self._over.wait()
+        except BaseException:
+            self.halt()  # none may be called any more
+            raise
 
     def _conclude(self) -> Result:
         success = self._failure is None and not self.state.errors

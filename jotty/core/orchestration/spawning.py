@@ -162,7 +162,7 @@ class Spawner:
         parents = [*_checked_handles(after), *_handles_in(inputs)]
         handle = Handle(self, Node(label, found, (), (), plan, None), key, dict(inputs))
         self._handles[label] = handle
-        run.state.known += 1
+        run.state.know(label)
         if scheduled:
             run.nursery.start(handle, execution, parents)
         return handle

@@ -43,8 +43,8 @@ class RunState:
         iterations: How many executions count towards the bound.
         errors: The failures that it went on from, or ended by.
         seconds: How long the executions of each node took.
-        known: How many nodes were spawned so far.
-        finished: How many of those are settled.
+        known: The nodes that no dataflow knows, by label: what was spawned, or ran in an earlier claim.
+        finished: Those of them that are settled.
         flows: The dataflows of the run and of those within it, by what stands before their labels.
         active: How many executions are at work, rather than waiting for others or for an answer.
     """
@@ -61,8 +61,8 @@ class RunState:
         self.iterations = 0
         self.errors: list[ErrorInfo] = []
         self.seconds: dict[str, float] = {}
-        self.known = 0
-        self.finished = 0
+        self.known: dict[str, None] = {}
+        self.finished: set[str] = set()
         self.flows: dict[str, Dataflow] = {}
         self.active = 0
 
@@ -82,11 +82,32 @@ class RunState:
 
     def progress(self) -> tuple[int, int]:
         """Return how many nodes are settled, and how many are known."""
-        known, left = self.known, self.known - self.finished
+        known, finished = len(self.known), len(self.finished)
         for flow in self.flows.values():
-            known += flow.size
-            left += len(flow.unsettled)
-        return known - left, known
+            known += flow.size - flow.count_idle()
+            finished += flow.size - len(flow.unsettled)
+        return finished, known
+
+    def know(self, label: str) -> None:
+        """Take note of a node that no dataflow knows, and that is not settled, or not any more."""
+        self.known[label] = None
+        self.finished.discard(label)
+
+    def finish(self, label: str) -> None:
+        """Take note that it is settled."""
+        if label in self.known:
+            self.finished.add(label)
+
+    def forget(self, label: str) -> None:
+        """Know a node no longer: it was cancelled."""
+        self.known.pop(label, None)
+        self.finished.discard(label)
+
+    def take_over(self, prefix: str, flow: Dataflow) -> None:
+        """Let a dataflow count the nodes whose labels begin so from now on."""
+        self.flows[prefix] = flow
+        for name in flow.graph.nodes:
+            self.forget(prefix + name)
 
     def note(self, kind: str, **data: Any) -> None:
         """Note what is no event, if the run is durable."""
