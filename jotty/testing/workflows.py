@@ -12,6 +12,7 @@ import anyio
 import attrs
 
 from jotty.core.orchestration import Conductor, GraphOrchestrator, Question, WorkflowMode, result_of
+from jotty.core.orchestration.questions import answering
 from jotty.core.queue import MICROSECONDS, MemoryTaskQueue, TaskQueue, microseconds
 from jotty.errors import InputRequired, TaskCancelled, TaskFailed
 
@@ -31,7 +32,6 @@ __all__ = ["Script", "WorkflowRun", "run_workflow"]
 Script: TypeAlias = Mapping[
     Any, Any
 ]  # keys are actors or names; Mapping[str | Actor] would take no dict[str]
-Answers: TypeAlias = "Mapping[str, Any] | OnAsk"
 DAY: Final = 86_400.0
 QUESTION: Final = ("key", "agent", "question", "options", "until")
 FIRST_PAUSE: Final = 1.0  # seconds to wait for what a task waits for; each pause is twice the one before
@@ -153,7 +153,7 @@ def run_workflow(
     execution: Literal["sync", "async"] | None = None,
     resources: Mapping[str, Any] | None = None,
     outputs: Mapping[str, Any] | None = None,
-    answers: Answers | None = None,
+    answers: OnAsk | None = None,
     max_iterations: int = 100,
     clock: VirtualClock | None = None,
     queue: TaskQueue | None = None,
@@ -206,7 +206,7 @@ def run_workflow(
     if scripted and not isinstance(given.orchestrator, GraphOrchestrator):
         raise ValueError("A script needs jotty's own orchestrator. Script what the other one calls instead.")
     conductor = _copied(given.conductor, scripted, resources or {}, clock)
-    on_ask = answers if callable(answers) else partial(_answer, answers or {})
+    on_ask = answering({} if answers is None else answers)
     common: dict[str, Any] = {"max_iterations": max_iterations}
     if outputs is not None:
         common["outputs"] = outputs
@@ -279,18 +279,12 @@ async def _within_time(
     raise failure
 
 
-def _answer(answers: Mapping[str, Any], question: Question) -> Any:
-    if question.key not in answers:
-        raise InputRequired(question.key, question.question)
-    return answers[question.key]
-
-
 async def _now(
     workflow: WorkflowMode,
     goal: str,
     context: Mapping[str, Any] | None,
     options: dict[str, Any],
-    on_ask: OnAsk,
+    on_ask: Callable[[Question], Any],
 ) -> _Outcome:
     error: Exception | None = None
     if isinstance(workflow.orchestrator, GraphOrchestrator):  # another one may not know it
@@ -310,7 +304,7 @@ async def _from_queue(
     context: Mapping[str, Any] | None,
     options: dict[str, Any],
     *,
-    on_ask: OnAsk,
+    on_ask: Callable[[Question], Any],
     time_limit: float,
 ) -> _Outcome:
     queue = workflow.queue
@@ -327,7 +321,11 @@ async def _from_queue(
 
 
 async def _work(
-    workflow: WorkflowMode, queue: TaskQueue, task_id: str, on_ask: OnAsk, time_limit: float
+    workflow: WorkflowMode,
+    queue: TaskQueue,
+    task_id: str,
+    on_ask: Callable[[Question], Any],
+    time_limit: float,
 ) -> None:
     """Have workers run until a task is over; none idles, as that takes a turn for each virtual second."""
     clock, pause = workflow.conductor.clock, FIRST_PAUSE
@@ -344,7 +342,9 @@ async def _work(
             pause *= 2
 
 
-async def _answer_questions(workflow: WorkflowMode, queue: TaskQueue, task_id: str, on_ask: OnAsk) -> None:
+async def _answer_questions(
+    workflow: WorkflowMode, queue: TaskQueue, task_id: str, on_ask: Callable[[Question], Any]
+) -> None:
     """Answer what a parked task waits for, unless it goes on without an answer at its time."""
     task = await queue.get(task_id)
     if task is None or not task.awaiting:

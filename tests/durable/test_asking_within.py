@@ -221,10 +221,6 @@ async def test_a_graph_that_waits_for_an_answer_leaves_its_place_to_others(
     assert (await store.task(task_id)).status is TaskStatus.BLOCKED
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="nobody looks whether the run is to be parked once what was ready last was only skipped",
-)
 async def test_a_run_parks_though_what_was_ready_last_is_only_skipped(
     store: Store, clock: VirtualClock
 ) -> None:

@@ -309,9 +309,6 @@ async def test_a_graph_within_the_graph_goes_on_where_it_was(store: Store, count
     assert (await store.output(task_id))["bob"] == "bob(kim(jan(ivo())))"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="it waits for the end of what the journal has ended already, and so for ever"
-)
 async def test_a_graph_within_the_graph_that_had_ended_is_not_begun_again(
     store: Store, clock: VirtualClock, counted: Counted
 ) -> None:

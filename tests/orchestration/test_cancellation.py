@@ -193,7 +193,6 @@ async def test_a_goto_elsewhere_leaves_who_has_spawned_it_alone(
     assert plan.name not in run.path
 
 
-@pytest.mark.xfail(strict=True, reason="what was spawned and has been cancelled is followed all the same")
 async def test_a_goto_or_end_that_comes_too_late_changes_nothing(watch: Watch, clock: VirtualClock) -> None:
     async def stubborn(outcome: Any) -> Any:
         try:

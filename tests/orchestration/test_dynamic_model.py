@@ -479,7 +479,7 @@ def ended(played: Played) -> Counter[str]:
 
 
 @on_both
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(world=worlds(bounds=(None,)))
 def test_everything_runs_once_a_round_as_soon_as_it_may_and_settles_with_what_it_spawned(
     world: World, backend: str
@@ -497,7 +497,7 @@ def test_everything_runs_once_a_round_as_soon_as_it_may_and_settles_with_what_it
 
 
 @on_both
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(world=worlds(), bound=st.integers(1, 3))
 def test_a_bound_changes_times_but_no_outputs_and_is_never_exceeded(
     world: World, bound: int, backend: str
@@ -516,7 +516,7 @@ def test_a_bound_changes_times_but_no_outputs_and_is_never_exceeded(
 
 
 @on_both
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     world=worlds(endings=("output", "output", "output", "fail", "goto", "end")),
     bound=st.none() | st.integers(1, 3),
@@ -537,7 +537,7 @@ def test_whatever_is_raised_ended_or_gone_to_nothing_is_left(
     assert (0, Counter()) == (played.tasks_left, ended(played))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(world=worlds(), bound=st.none() | st.integers(1, 3))
 def test_the_same_run_twice_tells_the_same(world: World, bound: int | None) -> None:
     first, second = (anyio.run(play, world, bound) for _ in range(2))

@@ -179,6 +179,17 @@ async def test_an_answer_holds_for_who_asks_under_its_key_later(watch: Watch) ->
     assert 1 == len(asked) == len(run.told("input_required"))
 
 
+async def test_an_answer_to_another_question_must_be_one_of_the_options_too(watch: Watch) -> None:
+    @actor
+    async def again(ctx: ActorContext, decide: str) -> Any:
+        return await ctx.ask("Really?", key="k", options=["yes", "no"])
+
+    run = await watch(asking(key="k"), again, on_ask=lambda _: "maybe")
+
+    assert ValueError is type(run.error)
+    assert {"decide": "maybe"} == run.events[-1]["result"]["actor_outputs"]
+
+
 async def test_each_round_of_a_loop_asks_anew(watch: Watch) -> None:
     answers = iter(["no", "no", "yes"])
     asked = []

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .events import Event
     from .journaling import JournalWriter
     from .orchestrator import Orchestrator
+    from .run import Run
 
 __all__ = ["BackgroundRuns"]
 
@@ -230,7 +231,7 @@ class BackgroundRuns:
         except (AttributeError, TypeError, ValueError) as error:
             raise GraphError("The task cannot be run by this workflow.", str(error)) from error
         self._check_change(task, writer.begun, fingerprint(run.graph))
-        return run.execute
+        return partial(_executed, run)
 
     def _check_change(self, task: Task, begun: str | None, now: str) -> None:
         """Tell of a run that began with another graph.
@@ -277,6 +278,11 @@ def _culprit(error: BaseException) -> str | None:
     """Return the actor that ended a run by this, if one did."""
     result = result_of(error)
     return result["errors"][-1]["agent"] if result and result["errors"] else None
+
+
+async def _executed(run: Run) -> dict[str, Any]:
+    """Return what a run comes to, with its final output as JSON."""
+    return {**await run.execute(), "final_output": run.stored_output()}
 
 
 def _stored(result: Any) -> dict[str, Any]:

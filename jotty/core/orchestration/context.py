@@ -61,8 +61,8 @@ class ActorContext:
     """One attempt of an actor, seen from within.
 
     Telling is immediate, never waits, and may be done from any thread. What is told after the
-    attempt is over is dropped. To spawn, call, map, step and ask takes an async actor; while it waits in
-    one of these, it holds neither a place under `max_parallel` nor its limit.
+    attempt is over is dropped. To spawn, call, map, step and ask takes an async actor; while it waits for
+    others or for an answer, it holds neither a place under `max_parallel` nor its limit.
 
     Attributes:
         actor: The actor's name.

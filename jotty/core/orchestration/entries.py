@@ -2,7 +2,8 @@
 
 Kinds of entries, and what each holds besides; `time` is in seconds, what is not given has its usual value:
 
-- "run": the run began: `goal`, `agents`, `output`, `graph` (the fingerprint)
+- "run": the run began: `goal`, `agents`, `output`, `graph` (the fingerprint),
+  `supplied` (the outputs that were given)
 - "start": an execution began: `agent`, `inputs` (their digest), `round` (0)
 - "step": it ended: `agent`, `attempt` (1), `round` (0), `seconds`, `of` (finished and known nodes), and
   `output`; with `end` true that of an End; or with `goto` its target, `given` and `reset`.
@@ -11,6 +12,7 @@ Kinds of entries, and what each holds besides; `time` is in seconds, what is not
 - "error": its last attempt failed: `agent`, `error`, `seconds`, `of`; with `continued` true the run went on
 - "question": an actor asks: `agent`, `key`, `question`, `options`, `until` (microseconds, or None)
 - "route": something that `agent` has spawned came to a Goto (`goto`, `given`) or an End (`end`, `output`)
+- "parked": nothing but an answer lets the run go on; what is under way goes on then as the same execution
 - "expired": nobody answered in time: `key`, `value`
 - "usage": what a model consumed
 - "event": any other event, as it was told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextvars import copy_context
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from anyio import current_effective_deadline, get_cancelled_exc_class, to_thread
@@ -20,6 +21,7 @@ from .context import ActorContext
 from .outcome import Done, End, Failed, Goto, Output
 from .result import describe
 from .signature import ActorKind
+from .spawning import Handle
 from .stage import Stage
 from .timer import Timer
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from .graph import Node
     from .limiter import Limiter
     from .run import Run
-    from .spawning import Handle
     from .state import Work
 
 __all__ = ["Execution", "Performer"]
@@ -119,6 +120,12 @@ class Execution:
         if self.node is not self.root:
             return self.spawner.rounds
         return (*self.spawner.rounds, self.round)
+
+
+def _unawaited(label: str, value: Any) -> TypeError:
+    if isinstance(value, CoroutineType):
+        value.close()  # or Python would warn of it, much later
+    return TypeError(f"Actor {label!r} returns {value!r}. Await it, and return what it gives.")
 
 
 def _is_being_cancelled() -> bool:
@@ -250,6 +257,8 @@ class Performer:
         end_if_forked(self._home)
         if isinstance(value, Goto):
             self._graph.check_goto(value)
+        if isinstance(value, (Handle, CoroutineType)):
+            raise _unawaited(execution.label, value)
         outcome = value if isinstance(value, (Output, Goto, End)) else Output(value)
         return self._coded(execution, outcome) if self._is_coded else outcome
 

@@ -343,6 +343,7 @@ async def fold_run(queue: TaskQueue, task_id: str, *, until: float = math.inf) -
     async for entry in queue.events(task_id, follow=False):
         if entry.number <= until and (event := event_of(entry, task_id)) is not None:
             fold.add(event, is_continued=bool(entry.data.get("continued")))
+            fold.actor_outputs.update(entry.data.get("supplied") or {})
     return fold
 
 
@@ -414,11 +415,15 @@ def _error(kind: str, message: str, end: JournalEntry) -> dict[str, Any]:
 
 async def answer_run(queue: TaskQueue, task_id: str, key: str, value: Any) -> Task:
     """Answer a question of a background run; see `WorkflowMode.answer`."""
-    options: list[Any] | None = None
+    asked: dict[str, list[Any] | None] = {}
     async for entry in queue.events(task_id, follow=False):
-        if entry.kind == "question" and entry.data["key"] == key:
-            options = entry.data["options"]
-    check_answer(key, value, options)
+        if entry.kind == "question":
+            asked[entry.data["key"]] = entry.data["options"]
+    task = await queue.get(task_id)
+    if task is not None and task.awaiting and key not in asked:
+        waiting = ", ".join(repr(each) for each in task.awaiting)
+        raise ValueError(f"No question waits under the key {key!r}. Those that wait: {waiting}.")
+    check_answer(key, value, asked.get(key))
     return await queue.answer(task_id, key, value)
 
 

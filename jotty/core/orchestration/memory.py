@@ -17,7 +17,7 @@ class Record:
     """What a claim has noted of one node.
 
     Attributes:
-        kind: "start", "step", "skip", "error", "route", "cancelled"; or "retried", of none of them.
+        kind: "start", "step", "skip", "error", "route", "cancelled"; of no node: "retried" and "parked".
         label: The node: `write`, or `plan/search[a]` for what `plan` has spawned or holds.
         data: The rest of the entry; see `entries`.
     """
@@ -61,7 +61,7 @@ class Recall:
         if (key := record.data.get("key")) is not None:
             level.below(name).steps[key] = record
             return
-        if record.kind == "retried":
+        if record.kind in {"retried", "parked"}:
             return
         if record.kind == "start" and level._rounds.get(name, 0) != record.round:  # noqa: SLF001 - its own kind
             level._rounds[name] = record.round  # noqa: SLF001

@@ -163,6 +163,7 @@ class Nursery:
             if run.state.memory is not None:
                 await run.state.memory.flush()
             outcome = await run.performer.perform(execution)
+            await checkpoint_if_cancelled()  # what comes too late is not followed
         except BaseException:
             run.reporter.cancelled(execution)
             raise
@@ -199,6 +200,8 @@ class Nursery:
         run = self._run
         if run.is_stopped or root.name not in run.executions:
             return
+        if isinstance(outcome, End):
+            run.ended_data = data
         run.state.note("route", agent=run.prefix + root.name, **routed(outcome, data))
         run.cancel(run.flow.route(outcome))
         run.call_workers()

@@ -9,7 +9,7 @@ import attrs
 from jotty.core.queue import MAX_PAYLOAD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jotty.core.queue import Clock, Random
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .coding import Codecs
     from .limiter import Limiters
     from .memory import Memory
-    from .questions import OnAsk
+    from .questions import Question
 
 __all__ = ["RunOptions"]
 
@@ -75,7 +75,7 @@ class RunOptions:
     codecs: Codecs
     timeout: float | None = None
     memory: Memory | None = None
-    on_ask: OnAsk | None = None
+    on_ask: Callable[[Question], Any] | None = None
     can_ask: bool = False
     check_payloads: bool = False
     max_payload: int = MAX_PAYLOAD

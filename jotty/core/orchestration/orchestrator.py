@@ -16,6 +16,7 @@ from .coding import Codecs
 from .graph import Graph, GraphMode
 from .limiter import Limiters
 from .options import RunOptions
+from .questions import answering
 from .run import Run
 from .stream import RunStream
 
@@ -169,7 +170,8 @@ class GraphOrchestrator:
             max_iterations: How many executions of actors it may take.
             outputs: Outputs by actor, supplied instead of running it.
             resources: Take the place of the conductor's, by name.
-            on_ask: Called with each `Question` of an actor; returns the answer, or an awaitable of it.
+            on_ask: Called with each `Question` of an actor; returns the answer, or an awaitable of it. Or the
+                answers, by the keys of the questions.
             timeout: Seconds that the run may take, or None.
 
         Raises:
@@ -293,7 +295,7 @@ class GraphOrchestrator:
             codecs=self._codecs,
             timeout=timeout,
             memory=memory,
-            on_ask=on_ask,
+            on_ask=None if on_ask is None else answering(on_ask),
             can_ask=can_ask or on_ask is not None or memory is not None,
             check_payloads=self.check_payloads,
             max_payload=MAX_PAYLOAD if memory is None else memory.limit,

@@ -56,6 +56,7 @@ class Parking:
         # what is ready is about to be taken, and what is stopping makes others ready
         if any(flow.stopping or flow.count_ready() for flow in state.flows.values()):
             return
+        state.note("parked")
         self.suspended = Suspended(list(state.questions.waiting), state.questions.next_expiry)
         run.halt()
         run.group.cancel_scope.cancel()

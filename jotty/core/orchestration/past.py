@@ -51,6 +51,8 @@ class Past:
         elif kind == "usage":
             usage = (data["model"], data["input_tokens"], data["output_tokens"], data["cost"])
             self.usages.append(usage)
+        elif kind == "parked":
+            self.records.append(Record("parked", "", {}))
         elif kind == "call" and data["action"] == "retry":
             self.records.append(Record("retried", "", {}))
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+from jotty.errors import InputRequired
 
-__all__ = ["NO_DEFAULT", "OnAsk", "Question", "Questions", "check_answer", "key_in_rounds"]
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+
+__all__ = ["NO_DEFAULT", "OnAsk", "Question", "Questions", "answering", "check_answer", "key_in_rounds"]
 
 NO_DEFAULT: Final[Any] = object()
 
@@ -36,7 +37,21 @@ class Question:
     until: int | None = None
 
 
-OnAsk: TypeAlias = Callable[[Question], "Awaitable[Any] | Any"]
+OnAsk: TypeAlias = "Callable[[Question], Awaitable[Any] | Any] | Mapping[str, Any]"
+
+
+def answering(on_ask: OnAsk) -> Callable[[Question], Any]:
+    """Return what answers questions; a mapping does by their keys."""
+    if callable(on_ask):
+        return on_ask
+    answers = on_ask
+
+    def answer(question: Question) -> Any:
+        if question.key not in answers:
+            raise InputRequired(question.key, question.question)
+        return answers[question.key]
+
+    return answer
 
 
 def key_in_rounds(key: str, rounds: Sequence[int]) -> str:

@@ -54,13 +54,19 @@ def outcome_of(record: Record, codec: Codec, prefix: str = "") -> tuple[Done | F
 def restore(state: RunState, records: Sequence[Record]) -> list[tuple[str, int]]:
     """Count what earlier claims have done; return the executions they have left open, with their attempts."""
     left: dict[str, int] = {}
+    parked: set[str] = set()
     for record in records:
         label, data = record.label, record.data
         if record.kind == "retried":
             state.iterations = 0
+        elif record.kind == "parked":
+            parked.update(left)
         elif record.kind == "start":
-            state.path.append(label)
-            state.iterations += 1
+            if label in parked:  # the same execution goes on
+                parked.remove(label)
+            else:
+                state.path.append(label)
+                state.iterations += 1
             left[label] = 1
             if "/" in label:
                 state.know(label)
@@ -71,6 +77,7 @@ def restore(state: RunState, records: Sequence[Record]) -> list[tuple[str, int]]
         if record.kind == "error" and data.get("continued"):
             state.errors.append(data["error"])
         state.recall.add(record)
+    state.parked = parked
     return list(left.items())
 
 
@@ -89,6 +96,7 @@ def replay(run: Run, records: Sequence[Record]) -> None:
         run.flow.rest()
         if record.kind == "route":
             if name in started:
+                _keep_end(run, record)
                 run.flow.route(_route(record.data))
         elif not run.flow.is_ready(name, record.round):
             started.discard(name)
@@ -122,7 +130,13 @@ def _fold(run: Run, name: str, record: Record) -> None:
     outcome, output = found
     if output is not None:
         run.digests.keep(node, output)
+    _keep_end(run, record)
     run.flow.fold(name, outcome)
+
+
+def _keep_end(run: Run, record: Record) -> None:
+    if record.data.get("end"):
+        run.ended_data = json.dumps(record.data["output"]).encode()
 
 
 def routed(outcome: Goto | End, data: bytes | None) -> dict[str, Any]:

@@ -46,8 +46,11 @@ class Reporter:
     def began(self, execution: Execution) -> None:
         """Tell that an execution begins, and count it."""
         label, number, state = execution.label, execution.round, self.state
-        state.path.append(label)
-        state.iterations += 1
+        if state.parked and label in state.parked:
+            state.parked.remove(label)  # the same execution goes on
+        else:
+            state.path.append(label)
+            state.iterations += 1
         if not self._announcer.is_heard:
             return
         note = None if state.memory is None else {"inputs": execution.inputs, "round": number}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,8 +18,9 @@ from .binding import Absent, bind, listed, split_positional
 from .dataflow import Dataflow, final_output
 from .digests import Digests, digest, fingerprint
 from .execution import Execution, Performer
+from .graph import GraphMode
 from .nursery import Nursery
-from .outcome import Done, Failed, Goto, Skipped
+from .outcome import Done, End, Failed, Goto, Skipped
 from .places import Places
 from .replay import replay, restore
 from .reporting import Reporter
@@ -27,7 +30,7 @@ from .slots import Slots
 from .state import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -65,6 +68,7 @@ class Run:
         executions: The nodes that are being run, by name.
         slots: The room for executions.
         is_stopped: Whether nothing is to begin any more.
+        ended_data: The output of the End that has finished a durable run, as JSON.
         state: What it shares with the runs within it; there once it has begun, like the rest.
         reporter: What tells of its nodes.
         places: What executions give up while they wait.
@@ -106,6 +110,7 @@ class Run:
         self._starting = 0  # workers that have not taken anything yet
         self._failure: BaseException | None = None
         self._failure_info: ErrorInfo | None = None
+        self.ended_data: bytes | None = None
         if around is not None:
             self._begin(around.state)
 
@@ -151,6 +156,24 @@ class Run:
             raise self.state.parking.suspended
         return self._conclude()
 
+    def stored_output(self) -> Any:
+        """Return the final output of a durable run as JSON."""
+        if self.flow.ended is not None:
+            return None if self.ended_data is None else json.loads(self.ended_data)
+        encoded = copy(self.flow)
+        encoded.outputs = {
+            name: self.options.codecs.of(self.graph.nodes[name].actor).encode(value)
+            for name, value in self.flow.outputs.items()
+            if name in self._makers
+        }
+        return final_output(encoded, self.options.output)
+
+    @property
+    def _makers(self) -> Collection[str]:
+        """The nodes of whose outputs the final one may be made."""
+        is_last = self.options.output is None and self.graph.mode is GraphMode.STATIC
+        return self.graph.nodes if is_last else self.graph.output_nodes(self.options.output)
+
     def answer(self, key: str, value: Any) -> None:
         """Answer a question that an actor of this run waits for; on the run's event loop.
 
@@ -187,7 +210,7 @@ class Run:
         graph = None if memory is None else fingerprint(self.graph)
         state.tell(
             "workflow_start",
-            {"graph": graph},
+            {"graph": graph, "supplied": dict(self.options.outputs)},
             goal=self.options.goal,
             agents=list(self.graph.nodes),
             output=list(self.graph.output_nodes(self.options.output)),
@@ -218,6 +241,8 @@ class Run:
 
     async def _wait_for_workers(self) -> None:
         """Return when all is over: while there is no room around, there are none."""
+        if self.flow.is_over or self.is_stopped:  # all of it was replayed
+            return
         try:
             await self._over.wait()
         except BaseException:
@@ -290,6 +315,7 @@ class Run:
                 continue
             execution.scope = scope
             return execution
+        self.state.parking.rest()  # what was ready may only have been skipped
         return None
 
     def _leave(self, execution: Execution) -> None:
@@ -366,6 +392,8 @@ class Run:
         else:
             if execution.data is not None and not isinstance(outcome, Goto):
                 self.digests.keep(execution.node, digest(execution.data))
+            if isinstance(outcome, End):
+                self.ended_data = execution.data
             cancelled = self.flow.fold(name, outcome)
             self.reporter.completed(execution, outcome, seconds, now)
             if cancelled:

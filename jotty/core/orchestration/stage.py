@@ -109,6 +109,10 @@ class Stage:
         execution, questions = self._execution, self._run.state.questions
         if timeout is not None:
             check_seconds("timeout", timeout)
+        if options is not None and (isinstance(options, str) or not options):
+            raise ValueError(f"options must be a list of at least one answer, or None, not {options!r}.")
+        if not self._run.options.can_ask and timeout is not None and default is not NO_DEFAULT:
+            return default  # there is nobody to wait for
         key = key_in_rounds(execution.label if key is None else key, execution.rounds)
         check_name("key", key)
         if key not in questions.answers:

@@ -41,6 +41,7 @@ class RunState:
         questions: What it has asked.
         path: The nodes in the order in which they were started.
         iterations: How many executions count towards the bound.
+        parked: The nodes of which an execution was parked, and goes on when they begin again.
         errors: The failures that it went on from, or ended by.
         seconds: How long the executions of each node took.
         known: The nodes that no dataflow knows, by label: what was spawned, or ran in an earlier claim.
@@ -59,6 +60,7 @@ class RunState:
         self.questions = Questions() if memory is None else Questions(memory.answers, memory.asked)
         self.path: list[str] = []
         self.iterations = 0
+        self.parked: set[str] = set()
         self.errors: list[ErrorInfo] = []
         self.seconds: dict[str, float] = {}
         self.known: dict[str, None] = {}

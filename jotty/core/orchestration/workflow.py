@@ -123,7 +123,8 @@ class WorkflowMode:
             max_iterations: How many executions of actors it may take.
             outputs: Outputs by actor, supplied instead of running it.
             resources: Take the place of the conductor's, by name.
-            on_ask: Called with each `Question` of an actor; returns the answer, or an awaitable of it.
+            on_ask: Called with each `Question` of an actor; returns the answer, or an awaitable of it. Or the
+                answers, by the keys of the questions.
             timeout: Seconds that the run may take, or None.
 
         Raises:
