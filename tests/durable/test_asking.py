@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from jotty import Goto, TaskQueue, TaskStatus, actor
-from jotty.errors import InvalidState, TaskCancelled, TaskFailed
+from jotty.errors import InvalidState, PayloadError, TaskCancelled, TaskFailed
 from jotty_backends.sqlite import SQLiteBackend
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ async def test_an_answer_may_come_before_its_question(
 ) -> None:
     process = store.process(*approval)
     task_id = await process.flow.enqueue_task("g")
+    with pytest.raises(PayloadError):
+        await process.flow.answer(task_id, "fine", {1})
     await process.flow.answer(task_id, "fine", "yes")
     await process.work()
 

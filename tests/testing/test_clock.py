@@ -46,9 +46,9 @@ def nothing_sleeps(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> Itera
         await real(delay)
 
     monkeypatch.setattr(anyio, "sleep", sleep)
-    begun = time.process_time()
+    begun = time.thread_time()
     yield
-    assert time.process_time() - begun < 5
+    assert time.thread_time() - begun < 5
 
 
 def elapsed(clock: VirtualClock) -> float:
@@ -215,7 +215,7 @@ async def test_a_worker_retries_for_a_week_in_a_moment() -> None:
     retry = RetryPolicy(delay=DAY, factor=1, cap=DAY, jitter=0)
     task = await queue.enqueue("goal", max_attempts=8, retry=retry)
     results: list[str] = []
-    begun = time.process_time()
+    begun = time.thread_time()
     async with clock.autojump(), anyio.create_task_group() as group:
         group.start_soon(worker(queue, clock, handler).run)
         results.append(await queue.result(task.id))
@@ -223,7 +223,7 @@ async def test_a_worker_retries_for_a_week_in_a_moment() -> None:
 
     assert ["done"] == results
     assert [number * DAY for number in range(8)] == pytest.approx(attempts, abs=0.01)
-    assert time.process_time() - begun < 10  # a look a second would take a minute
+    assert time.thread_time() - begun < 10  # a look a second would take a minute
 
 
 # A workflow

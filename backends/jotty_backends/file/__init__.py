@@ -39,10 +39,5 @@ from .backend import FileBackend, FileTaskQueue
 __all__ = ["POINTS", "FileBackend", "FileTaskQueue"]
 
 # see jotty.core.queue.points; what stands here alone happens after a crash, or in a large store
-POINTS: Final = (
-    *FileBackend.points,
-    "file.cut.after",
-    "file.cut.before",
-    "file.rmdir.after",
-    "file.rmdir.before",
-)
+_AT_DAMAGE: Final = ("file.cut.after", "file.cut.before", "file.rmdir.after", "file.rmdir.before")
+POINTS: Final = tuple(sorted((*FileBackend.points, *_AT_DAMAGE)))
