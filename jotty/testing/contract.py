@@ -292,9 +292,9 @@ GROUPS: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule(
             "C38",
             ("1", "K"),
-            "What was written to the journal survives kill -9, and a task whose answer is there is never "
-            "left waiting. Not yet: a run that is taken over does not use the finished steps of its "
-            "journal; it begins again.",
+            "A step that is in the journal never runs again, unless its inputs or its actor's version "
+            "changed; what descends from a step that must run again runs again, too. What was written to "
+            "the journal survives kill -9, and a task whose answer is there is never left waiting.",
         ),
     ),
     "Errors": (

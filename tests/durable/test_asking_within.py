@@ -315,3 +315,29 @@ async def test_what_streams_may_ask(store: Store) -> None:
     await process.work()
 
     assert await store.output(task_id) == "well, yes"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="who has given up waiting for a handle is counted as being at work when that settles"
+)
+async def test_who_waited_for_a_handle_in_vain_does_not_keep_the_run_from_parking(
+    store: Store, clock: VirtualClock
+) -> None:
+    async def slow() -> str:
+        await clock.sleep(10)
+        return "slow"
+
+    @actor
+    async def ann(ctx: ActorContext) -> Any:
+        handle = ctx.spawn(slow)
+        with clock.timeout(1):
+            await handle
+        return await ctx.ask("?")
+
+    process = store.process(ann)
+    task_id = await process.flow.enqueue_task("g")
+    async with clock.autojump():
+        with clock.timeout(60):
+            await process.work()
+
+    assert (await store.task(task_id)).status is TaskStatus.BLOCKED

@@ -96,7 +96,7 @@ class Plan:
     def is_straight(self) -> bool:
         """Whether each execution is one, however fast the others are, and though it is tried but once."""
         everyone = [each for role in self.roles for each in (role, *role.inner)]
-        return not any(role.gotos or role.ends or role.flaws for role in everyone)
+        return not any(each.gotos or each.ends or each.flaws or each.is_broken for each in everyone)
 
 
 def mixed(*parts: Any) -> int:

@@ -48,7 +48,7 @@ def nothing_sleeps(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> Itera
     monkeypatch.setattr(anyio, "sleep", sleep)
     begun = time.thread_time()
     yield
-    assert time.thread_time() - begun < 5
+    assert time.thread_time() - begun < 30
 
 
 def elapsed(clock: VirtualClock) -> float:
@@ -223,7 +223,7 @@ async def test_a_worker_retries_for_a_week_in_a_moment() -> None:
 
     assert ["done"] == results
     assert [number * DAY for number in range(8)] == pytest.approx(attempts, abs=0.01)
-    assert time.thread_time() - begun < 10  # a look a second would take a minute
+    assert time.thread_time() - begun < 30  # a look a second would take a minute
 
 
 # A workflow
