@@ -58,7 +58,7 @@ def test_the_first_signal_gives_running_goals_the_grace_time_and_exits_with_0(
     worker: subprocess.Popen[str], jotty: Jotty, queue_url: str, number: signal.Signals
 ) -> None:
     worker.send_signal(number)
-    _, log = worker.communicate(timeout=20)
+    _, log = worker.communicate(timeout=60)
 
     assert 0 == worker.returncode
     assert "what runs has 0.3 s to finish" in log
@@ -80,7 +80,7 @@ def test_the_second_signal_releases_at_once_and_exits_with_its_code(
         pass
 
     worker.send_signal(signal.SIGTERM)
-    worker.communicate(timeout=20)
+    worker.communicate(timeout=60)
 
     assert 143 == worker.returncode
     assert {"pending": 1} == states(jotty, queue_url)
@@ -97,7 +97,7 @@ def test_a_goal_that_ends_within_the_grace_time_is_completed(
     worker.stdout.readline()
 
     worker.send_signal(signal.SIGTERM)
-    worker.communicate(timeout=20)
+    worker.communicate(timeout=60)
 
     assert 0 == worker.returncode
     assert {"completed": 1, "pending": 1} == states(jotty, queue_url)
@@ -108,9 +108,9 @@ def test_a_task_is_followed_while_another_process_runs_it(
 ) -> None:
     task_id = jotty("enqueue", str(app_file), "Greet", "-q", queue_url, "-c", "name=Ada").stdout.strip()
     follower = start("tail", task_id, "-q", queue_url)
-    start("worker", str(app_file), "-q", queue_url, "--drain").communicate(timeout=20)
+    start("worker", str(app_file), "-q", queue_url, "--drain").communicate(timeout=60)
 
-    out, _ = follower.communicate(timeout=20)
+    out, _ = follower.communicate(timeout=60)
 
     assert 0 == follower.returncode
     assert "Hello Ada, welcome.\n" in out
@@ -125,7 +125,7 @@ def test_leaving_a_follower_by_ctrl_c_cancels_nothing(
     first = follower.stderr.readline()
 
     follower.send_signal(signal.SIGINT)
-    out, err = follower.communicate(timeout=20)
+    out, err = follower.communicate(timeout=60)
 
     assert ": started" in first
     assert "" == out
@@ -184,7 +184,7 @@ def test_c49_a_worker_exits_in_time_whatever_its_actors_do(
 ) -> None:
     stuck.send_signal(signal.SIGTERM)
     started = time.monotonic()
-    _, log = stuck.communicate(timeout=20)
+    _, log = stuck.communicate(timeout=60)
     took = time.monotonic() - started
 
     assert 0 == stuck.returncode
@@ -215,7 +215,7 @@ def test_c49_the_second_signal_ends_a_worker_whatever_its_actors_do(
     time.sleep(0.2)  # or the two would be one
     process.send_signal(number)
     started = time.monotonic()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     took = time.monotonic() - started
 
     assert code == process.returncode
@@ -234,7 +234,7 @@ def test_what_an_actor_printed_is_not_lost_where_the_process_has_to_be_ended(
     process.stdout.readline()
 
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
 
     assert "last\n" == out
 
@@ -246,7 +246,7 @@ def test_c49_the_second_signal_gives_back_what_does_not_end(
     time.sleep(0.1)
     stuck.send_signal(signal.SIGTERM)
     started = time.monotonic()
-    stuck.communicate(timeout=20)
+    stuck.communicate(timeout=60)
 
     assert 143 == stuck.returncode
     assert time.monotonic() - started < 1 + ROOM
@@ -312,7 +312,7 @@ def test_c49_what_cannot_be_given_back_is_named_and_the_exit_code_is_75(
 
     process.send_signal(signal.SIGTERM)
     started = time.monotonic()
-    _, log = process.communicate(timeout=20)
+    _, log = process.communicate(timeout=60)
     took = time.monotonic() - started
 
     named = [line for line in log.splitlines() if task_id in line and "at the cost of an attempt" in line]
@@ -357,7 +357,7 @@ def test_a_worker_whose_loop_is_blocked_says_that_it_stops_and_has_stopped(
     process.stdout.readline()
 
     process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=20)
+    _, log = process.communicate(timeout=60)
 
     assert "what runs has 0.5 s to finish" in log
     assert "Stopped." in log
