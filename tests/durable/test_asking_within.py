@@ -317,9 +317,6 @@ async def test_what_streams_may_ask(store: Store) -> None:
     assert await store.output(task_id) == "well, yes"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="who has given up waiting for a handle is counted as being at work when that settles"
-)
 async def test_who_waited_for_a_handle_in_vain_does_not_keep_the_run_from_parking(
     store: Store, clock: VirtualClock
 ) -> None:

@@ -91,6 +91,7 @@ class Handle:
             try:
                 await self._settled.wait()
             finally:
+                self.waiters.remove(waiter)
                 state.wake(waiter)
 
     async def ended(self) -> None:
@@ -131,7 +132,10 @@ class Spawner:
         """Wait until this is settled; the actor gives up its place meanwhile."""
         async with self._run.places.waiting(self._execution):
             handle.waiters.append(self._execution.work)
-            await handle.ended()
+            try:
+                await handle.ended()
+            finally:
+                handle.waiters.remove(self._execution.work)
 
     def wake(self) -> None:
         """Count the actor as being at work again, although it has not gone on yet."""
