@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jotty.core.queue import MICROSECONDS, EventLoop
 
@@ -45,7 +45,7 @@ class Announcer:
         self.usage = UsageMeter()
         self._clock = clock
         self.is_heard = listener is not None or memory is not None
-        self._listen = listener or _ignore
+        self._listen: Callable[[Any], object] = listener or _ignore
         self._memory = memory
         self._seq = 0
         self._loop = EventLoop()
@@ -82,7 +82,7 @@ class Announcer:
         self._seq = event["seq"] = self._seq + 1
         if self._memory is not None:
             self._memory.put(event, note)
-        self._listen(cast("Event", event))
+        self._listen(event)
 
     def tell_of(self, ctx: ActorContext, type: str, fields: dict[str, Any]) -> None:  # noqa: A002
         """Deliver an event of an actor from any thread; nothing if its attempt is over by then."""
@@ -123,4 +123,4 @@ class Announcer:
         event = {"type": type, "run_id": self.run_id, "seq": self._seq, "time": now / MICROSECONDS, **fields}
         if self._memory is not None:
             self._memory.put(event, note)
-        self._listen(cast("Event", event))
+        self._listen(event)

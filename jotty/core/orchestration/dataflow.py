@@ -58,7 +58,7 @@ class Dataflow:
         self.ended: End | None = None
         self._supplied = dict(supplied or {})
         self.unsettled = set(graph.nodes) - set(self._supplied)
-        self._idle = {name for name in self.unsettled if graph.nodes[name].actor.on_demand}
+        self._idle = self.unsettled.intersection(graph.on_demand)
         self._is_halted = False
         self._ready: deque[str] = deque()
         for name, value in self._supplied.items():
@@ -67,8 +67,11 @@ class Dataflow:
 
     def _begin(self, entry: str | None) -> None:
         if entry is None:
-            self._waits = {name: self._count(name) for name in self.graph.nodes}
-            self._ready.extend(name for name in self.graph.nodes if self._may_start(name))
+            if self._supplied or self._idle:
+                self._waits = {name: self._count(name) for name in self.graph.nodes}
+            else:
+                self._waits = dict(self.graph.counts)
+            self._ready.extend(name for name, left in self._waits.items() if not left and name in self.unsettled)
         else:
             self._waits = dict.fromkeys(self.graph.nodes, 0)
             self.unsettled.clear()
@@ -93,6 +96,19 @@ class Dataflow:
         name = self._ready.popleft()
         self.running.add(name)
         return name
+
+    @property
+    def first_ready(self) -> str | None:
+        """What `take` would take."""
+        if self._idle:
+            self.rest()
+        return self._ready[0] if self._ready else None
+
+    def complete(self, name: str, output: Any) -> None:
+        """Take what is ready first, and settle it at once by its output."""
+        node = self.graph.nodes[self._ready.popleft()]
+        self.outputs[name] = self.previous[node.actor.name] = output
+        self._settle(name)
 
     def count_ready(self) -> int:
         """Return how many nodes may be taken."""

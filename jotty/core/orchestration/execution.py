@@ -6,7 +6,7 @@ import json
 import sys
 from contextvars import copy_context
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from anyio import current_effective_deadline, get_cancelled_exc_class, to_thread
 
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from .run import Run
     from .state import Work
 
-__all__ = ["Execution", "Performer"]
+__all__ = ["Execution", "Performer", "Rest"]
+
+# What was returned, what was raised, or what remains to be awaited.
+Rest: TypeAlias = Output | Failed | Within
 
 # Another attempt would only repeat these.
 POINTLESS: Final = (GraphError, InputRequired, MaxIterationsExceeded, PayloadError)
@@ -66,7 +69,7 @@ class Execution:
         timer: That of its timeout, if it has one.
         count: What counts as its work instead of itself, if anything does.
         spawner: The execution that has spawned it, or holds the run of which it is a part.
-        rest: What remains of an attempt that was begun at once; see `Performer.begin`.
+        rest: What an attempt that was begun at once has come to, or what remains of it.
     """
 
     # what few executions need stands here, so that the others cost nothing for it
@@ -83,7 +86,7 @@ class Execution:
     timer: Timer | None = None
     count: Handle | None = None
     spawner: Execution | None = None
-    rest: Within | Failed | None = None
+    rest: Rest | None = None
 
     def __init__(  # noqa: PLR0917 - by position it is made twice as fast, once for each node
         self,
@@ -166,23 +169,29 @@ class Performer:
 
         Most actors in a benchmark, and many elsewhere, never wait: these need no coroutine but their own.
         """
+        rest = execution.rest
+        if rest is None:
+            rest = self._begun(execution)
+        if not isinstance(rest, Output):
+            execution.rest = rest
+            return None
+        execution.rest = None
+        try:
+            return self._outcome(execution, rest.value)
+        except Exception as exc:  # noqa: BLE001 - sorted by `perform`
+            execution.rest = Failed(exc)
+            return None
+
+    def _begun(self, execution: Execution) -> Rest:
         context = self._context.copy()
         try:
             called = context.run(execution.node.actor.invoke, **execution.arguments)
             suspended = context.run(called.send, None)
         except StopIteration as stop:
-            value = stop.value
+            return Output(stop.value)
         except BaseException as exc:  # noqa: BLE001 - sorted by `perform`
-            execution.rest = Failed(exc)
-            return None
-        else:
-            execution.rest = Within(context, called, suspended)
-            return None
-        try:
-            return self._outcome(execution, value)
-        except Exception as exc:  # noqa: BLE001 - likewise
-            execution.rest = Failed(exc)
-            return None
+            return Failed(exc)
+        return Within(context, called, suspended)
 
     async def perform(self, execution: Execution) -> Done | Failed:
         """Try until it is done, or the retries are used up; raises only when cancelled."""

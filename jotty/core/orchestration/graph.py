@@ -43,6 +43,12 @@ def _is_plain(node: Node) -> bool:
     return is_awaited and plan.context is None and not plan.positional
 
 
+def _is_bare(node: Node) -> bool:
+    plan = node.plan
+    is_special = node.when or plan.own or plan.open or plan.more_given or plan.more_outputs
+    return node.is_plain and not is_special
+
+
 @attrs.frozen(eq=False)
 class Node:
     """An actor at its place in a graph.
@@ -55,6 +61,7 @@ class Node:
         plan: How its parameters are bound.
         when: How the parameters of its `when` are bound, if it has one.
         is_plain: Whether nothing is to be done but to await its actor (derived).
+        is_bare: Whether besides nothing is asked before, and it binds what is given and outputs only (derived).
     """
 
     name: str
@@ -64,6 +71,7 @@ class Node:
     plan: Plan
     when: Plan | None
     is_plain: bool = attrs.field(init=False, default=attrs.Factory(_is_plain, takes_self=True))
+    is_bare: bool = attrs.field(init=False, default=attrs.Factory(_is_bare, takes_self=True))
 
 
 @attrs.frozen(slots=False, eq=False)
@@ -126,6 +134,16 @@ class Graph:
     def sinks(self) -> tuple[str, ...]:
         """The nodes that nothing follows."""
         return tuple(name for name, node in self.nodes.items() if not node.children)
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """How many parents each node has."""
+        return {name: len(node.parents) for name, node in self.nodes.items()}
+
+    @cached_property
+    def on_demand(self) -> frozenset[str]:
+        """The nodes that only run on demand."""
+        return frozenset(name for name, node in self.nodes.items() if node.actor.on_demand)
 
     def closure(self, name: str) -> frozenset[str]:
         """Return the node and all that descends from it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jotty.core.queue import MICROSECONDS
 
 from .dataflow import final_output
-from .outcome import End, Output
+from .outcome import End, Goto, Output
 from .replay import kept_of
 
 if TYPE_CHECKING:
@@ -46,64 +46,92 @@ class Reporter:
     def began(self, execution: Execution) -> None:
         """Tell that an execution begins, and count it."""
         label, number, state = execution.label, execution.round, self.state
+        if state.memory is None:
+            self.start(label, number, execution.started)
+            return
+        note = {"inputs": execution.inputs, "round": number}
+        self.start(label, number, execution.started, note)
+        if number or "/" in label:  # a new round forgets what the last one has spawned
+            state.remember("start", label, note)
+
+    def start(self, label: str, number: int, at: int, note: dict[str, Any] | None = None) -> None:
+        """Tell that an execution of this node begins in this round, and count it."""
+        state = self.state
         if state.parked and label in state.parked:
             state.parked.remove(label)  # the same execution goes on
         else:
             state.path.append(label)
             state.iterations += 1
-        if not self._announcer.is_heard:
-            return
-        note = None if state.memory is None else {"inputs": execution.inputs, "round": number}
-        event = {
-            "type": "agent_start",
-            "run_id": self._run_id,
-            "seq": 0,
-            "time": execution.started / MICROSECONDS,
-            "agent": label,
-            "attempt": 1,
-            "round": number,
-        }
-        self._announcer.post(event, note)
-        if note is not None and (number or "/" in label):  # a new round forgets what the last one has spawned
-            state.remember("start", label, note)
+        if self._announcer.is_heard:
+            event = {
+                "type": "agent_start",
+                "run_id": self._run_id,
+                "seq": 0,
+                "time": at / MICROSECONDS,
+                "agent": label,
+                "attempt": 1,
+                "round": number,
+            }
+            self._announcer.post(event, note)
 
     def completed(self, execution: Execution, outcome: Done, seconds: float, now: int) -> None:
         """Tell what an execution has come to."""
-        if not self._announcer.is_heard:
+        label, attempt, data = execution.label, execution.attempt, execution.data
+        if self.state.memory is None:
+            self._came_to(label, attempt, outcome, seconds, now, None)
             return
-        state = self.state
-        finished, known = state.progress()
-        event: dict[str, Any] = {
-            "type": "agent_complete",
-            "run_id": self._run_id,
-            "seq": 0,
-            "time": now / MICROSECONDS,
-            "agent": execution.label,
-            "attempt": execution.attempt,
-            "kind": "output",
-            "output": None,
-            "target": None,
-            "reset": [],
-            "seconds": seconds,
-            "finished": finished,
-            "known": known,
-        }
-        note: dict[str, Any] | None = None
-        if state.memory is not None:
-            note = {"round": execution.round, "output": execution.data}
+        note: dict[str, Any] = {"round": execution.round, "output": data}
+        if isinstance(outcome, Goto):
+            note = {"round": execution.round, "given": dict(outcome.inputs)}
+        self._came_to(label, attempt, outcome, seconds, now, note)
+        if "/" in label:
+            self.state.remember("step", label, kept_of(outcome, data, self.prefix))
+
+    def _came_to(  # noqa: PLR0917 - by position, as it is done for each node
+        self, label: str, attempt: int, outcome: Done, seconds: float, now: int, note: dict[str, Any] | None
+    ) -> None:
         if isinstance(outcome, Output):
-            event["output"] = outcome.value
+            self.output(label, attempt, outcome.value, seconds, now, note)
         elif isinstance(outcome, End):
-            event.update(kind="end", output=outcome.output)
+            self.output(label, attempt, outcome.output, seconds, now, note, kind="end")
         else:
             closure = self.graph.closure(outcome.target)
             reset = [self.prefix + one for one in self.graph.nodes if one in closure]
-            event.update(kind="goto", target=self.prefix + outcome.target, reset=reset)
-            if note is not None:
-                note = {"round": execution.round, "given": dict(outcome.inputs)}
-        self._announcer.post(event, note)
-        if note is not None and "/" in execution.label:
-            state.remember("step", execution.label, kept_of(outcome, execution.data, self.prefix))
+            target = self.prefix + outcome.target
+            self.output(label, attempt, None, seconds, now, note, kind="goto", target=target, reset=reset)
+
+    def output(  # noqa: PLR0917 - likewise
+        self,
+        label: str,
+        attempt: int,
+        output: Any,
+        seconds: float,
+        at: int,
+        note: dict[str, Any] | None = None,
+        *,
+        kind: str = "output",
+        target: str | None = None,
+        reset: list[str] | None = None,
+    ) -> None:
+        """Tell that an execution has come to an output, or to what else `kind` says."""
+        if self._announcer.is_heard:
+            finished, known = self.state.progress()
+            event = {
+                "type": "agent_complete",
+                "run_id": self._run_id,
+                "seq": 0,
+                "time": at / MICROSECONDS,
+                "agent": label,
+                "attempt": attempt,
+                "kind": kind,
+                "output": output,
+                "target": target,
+                "reset": reset or [],
+                "seconds": seconds,
+                "finished": finished,
+                "known": known,
+            }
+            self._announcer.post(event, note)
 
     def skipped(self, label: str, skipped: Skipped, inputs: str | None, number: int) -> None:
         """Tell that a node does not run in this round."""
@@ -137,10 +165,14 @@ class Reporter:
 
     def seconds_of(self, execution: Execution, now: int) -> float:
         """Return how long an execution has taken, and count that."""
-        label, seconds = execution.label, (now - execution.started) / MICROSECONDS
+        seconds = (now - execution.started) / MICROSECONDS
+        self.count(execution.label, seconds)
+        return seconds
+
+    def count(self, label: str, seconds: float) -> None:
+        """Count how long an execution of this node has taken."""
         spent = self.state.seconds
         spent[label] = spent.get(label, 0.0) + seconds
-        return seconds
 
     def result(self, flow: Dataflow, options: RunOptions, *, success: bool) -> Result:
         """Return what the run has come to by now."""

@@ -18,6 +18,7 @@ from .binding import Absent, bind, listed, split_positional
 from .dataflow import Dataflow, final_output
 from .digests import Digests, digest, fingerprint
 from .execution import Execution, Performer
+from .fast_path import FastPath
 from .graph import GraphMode
 from .nursery import Nursery
 from .outcome import Done, End, Failed, Goto, Skipped
@@ -105,6 +106,7 @@ class Run:
         self.is_stopped = False
         self.now = options.clock.now
         self._host = host
+        self._fast_path: FastPath | None = None
         self._is_begun = False
         self._is_running = False
         self._starting = 0  # workers that have not taken anything yet
@@ -120,6 +122,8 @@ class Run:
         self.places = Places(self.slots, state)
         self.performer = Performer(self)
         self.nursery = Nursery(self)
+        if state.memory is None and not self.options.check_payloads:
+            self._fast_path = FastPath(self)
         state.take_over(self.prefix, self.flow)
         self._is_begun = True
 
@@ -308,6 +312,12 @@ class Run:
         flow, slots = self.flow, self.slots
         if scope.cancel_called:
             return None
+        if self._fast_path is not None and slots.is_free and not self.is_stopped:
+            execution = self._fast_path.run()
+            if execution is not None:
+                slots.seize()
+                execution.scope = scope
+                return execution
         while not self.is_stopped and flow.count_ready() and slots.try_take():
             execution = self._admit(self.graph.nodes[flow.take() or ""])
             if execution is None:
@@ -350,13 +360,20 @@ class Run:
         if self.state.iterations >= self.options.max_iterations:
             self.exceed()
             return None
-        label, now = self.prefix + node.name, self.now()
-        execution = Execution(node, node, label, self.flow.rounds[node.name], arguments, now, inputs)
+        execution = self.executed(node, arguments, self.now(), inputs)
+        self.reporter.began(execution)
+        return execution
+
+    def executed(
+        self, node: Node, arguments: dict[str, Any], started: int, inputs: str | None
+    ) -> Execution:
+        """Return an execution of a node that was taken, which counts as being at work from now on."""
+        label = self.prefix + node.name
+        execution = Execution(node, node, label, self.flow.rounds[node.name], arguments, started, inputs)
         if self._host is not None:
             execution.spawner = self._host
         self.executions[node.name] = execution
         self.state.active += 1
-        self.reporter.began(execution)
         return execution
 
     def exceed(self) -> None:

@@ -57,7 +57,11 @@ class RunState:
         self.announcer = announcer
         self.memory = memory
         self.recall = Recall()
-        self.questions = Questions() if memory is None else Questions(memory.answers, memory.asked)
+        self.questions = (
+            Questions(limit=top.options.max_payload if top.options.check_payloads else None)
+            if memory is None
+            else Questions(memory.answers, memory.asked)
+        )
         self.path: list[str] = []
         self.iterations = 0
         self.parked: set[str] = set()
@@ -84,6 +88,9 @@ class RunState:
 
     def progress(self) -> tuple[int, int]:
         """Return how many nodes are settled, and how many are known."""
+        if len(self.flows) == 1 and not self.known:  # nearly always, and asked for each node
+            flow = self.top.flow
+            return flow.size - len(flow.unsettled), flow.size - flow.count_idle()
         known, finished = len(self.known), len(self.finished)
         for flow in self.flows.values():
             known += flow.size - flow.count_idle()
@@ -108,8 +115,9 @@ class RunState:
     def take_over(self, prefix: str, flow: Dataflow) -> None:
         """Let a dataflow count the nodes whose labels begin so from now on."""
         self.flows[prefix] = flow
-        for name in flow.graph.nodes:
-            self.forget(prefix + name)
+        if self.known:
+            for name in flow.graph.nodes:
+                self.forget(prefix + name)
 
     def note(self, kind: str, **data: Any) -> None:
         """Note what is no event, if the run is durable."""
