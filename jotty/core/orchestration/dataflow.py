@@ -71,7 +71,9 @@ class Dataflow:
                 self._waits = {name: self._count(name) for name in self.graph.nodes}
             else:
                 self._waits = dict(self.graph.counts)
-            self._ready.extend(name for name, left in self._waits.items() if not left and name in self.unsettled)
+            self._ready.extend(
+                name for name, left in self._waits.items() if not left and name in self.unsettled
+            )
         else:
             self._waits = dict.fromkeys(self.graph.nodes, 0)
             self.unsettled.clear()
@@ -99,9 +101,7 @@ class Dataflow:
 
     @property
     def first_ready(self) -> str | None:
-        """What `take` would take."""
-        if self._idle:
-            self.rest()
+        """What has been ready for longest; what only runs on demand is left aside."""
         return self._ready[0] if self._ready else None
 
     def complete(self, name: str, output: Any) -> None:
@@ -210,12 +210,13 @@ class Dataflow:
         return cancelled
 
     def _reset(self, goto: Goto) -> tuple[str, ...]:
-        reached = self.graph.closure(goto.target).difference(self._supplied)
-        affected = [name for name in self.graph.nodes if name in reached]
+        affected = [name for name in self.graph.reset_by(goto.target) if name not in self._supplied]
         cancelled = tuple(name for name in affected if name in self.running)
         self.running.difference_update(cancelled)
         self.stopping.update(cancelled)
-        self._ready = deque(name for name in self._ready if name not in reached)
+        if self._ready:
+            reached = self.graph.closure(goto.target)
+            self._ready = deque(name for name in self._ready if name not in reached)
         self._forget(affected)
         self._idle.discard(goto.target)
         if goto.target in self.unsettled:

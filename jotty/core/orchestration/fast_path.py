@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 from jotty.core.queue import MICROSECONDS, Within
 from jotty.core.queue.lineage import generation
 
-from .execution import Execution
 from .outcome import End, Failed, Goto, Output
 from .spawning import Handle
 
 if TYPE_CHECKING:
-    from .execution import Rest
+    from .execution import Execution, Rest
     from .graph import Node
     from .run import Run
 
 __all__ = ["FastPath"]
 
-AT_A_TIME: Final = 31  # the next node goes the long way, on which the event loop gets its turn
+AT_A_TIME: Final = 63  # the next node goes the long way, on which the event loop gets its turn
 NO_MERE_OUTPUTS: Final = (Output, Goto, End, Handle, CoroutineType)
 
 
@@ -47,9 +46,10 @@ class FastPath:
             What is handed on; None if nothing is ready, or what is goes the long way.
         """
         run, flow, context, home = self._run, self._run.flow, self._context, self._home
-        reporter = run.reporter
-        tell_start, tell_output, count = reporter.start, reporter.output, reporter.count
+        announcer, reporter = run.state.announcer, run.reporter
+        start, completion, count = reporter.start, reporter.completion, reporter.count
         nodes, prefix, clock = run.graph.nodes, run.prefix, run.now
+        finished, known = run.state.progress()
         now = clock()
         for _ in range(min(AT_A_TIME, run.options.max_iterations - run.state.iterations)):
             name = flow.first_ready
@@ -60,10 +60,10 @@ class FastPath:
             if arguments is None:
                 return None
             label = prefix + name
-            tell_start(label, flow.rounds[name], now)
+            start(label, flow.rounds[name], now)
             variables = context.copy()
             try:
-                called = variables.run(node.actor.invoke, **arguments)
+                called = node.actor.invoke(**arguments)
                 suspended = variables.run(called.send, None)
             except StopIteration as stop:
                 value = stop.value
@@ -77,7 +77,9 @@ class FastPath:
             seconds = (now - started) / MICROSECONDS
             flow.complete(name, value)
             count(label, seconds)
-            tell_output(label, 1, value, seconds, now)
+            finished += 1
+            if announcer.is_heard:
+                announcer.post(completion(label, 1, value, seconds, now, finished, known))
         return None
 
     def _arguments(self, node: Node) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from jotty.errors import GraphError
 
 from .binding import RESERVED, Names, Plan, listed, make_plan
 from .drawing import draw_dot, draw_mermaid
-from .signature import ActorKind
+from .signature import ActorKind, is_coroutine_function
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -44,9 +44,10 @@ def _is_plain(node: Node) -> bool:
 
 
 def _is_bare(node: Node) -> bool:
-    plan = node.plan
+    actor, plan = node.actor, node.plan
     is_special = node.when or plan.own or plan.open or plan.more_given or plan.more_outputs
-    return node.is_plain and not is_special
+    is_prompted = actor.invoke is not actor.target
+    return node.is_plain and not is_special and not is_prompted and is_coroutine_function(actor.target)
 
 
 @attrs.frozen(eq=False)
@@ -61,7 +62,8 @@ class Node:
         plan: How its parameters are bound.
         when: How the parameters of its `when` are bound, if it has one.
         is_plain: Whether nothing is to be done but to await its actor (derived).
-        is_bare: Whether besides nothing is asked before, and it binds what is given and outputs only (derived).
+        is_bare: Whether besides nothing of it runs before it is awaited, and it binds only what is given and
+            outputs (derived).
     """
 
     name: str
@@ -151,6 +153,18 @@ class Graph:
         if found is None:
             found = self._closures[name] = frozenset(self._reach(name))
         return found
+
+    def reset_by(self, name: str) -> tuple[str, ...]:
+        """Return what a Goto to this node resets: its closure, in the order of the graph."""
+        found = self._resets.get(name)
+        if found is None:
+            closure = self.closure(name)
+            found = self._resets[name] = tuple(each for each in self.nodes if each in closure)
+        return found
+
+    @cached_property
+    def _resets(self) -> dict[str, tuple[str, ...]]:
+        return {}
 
     def ancestors(self, name: str) -> frozenset[str]:
         """Return all that the node descends from."""

@@ -76,62 +76,44 @@ class Reporter:
 
     def completed(self, execution: Execution, outcome: Done, seconds: float, now: int) -> None:
         """Tell what an execution has come to."""
-        label, attempt, data = execution.label, execution.attempt, execution.data
-        if self.state.memory is None:
-            self._came_to(label, attempt, outcome, seconds, now, None)
+        if not self._announcer.is_heard:
             return
+        label, data = execution.label, execution.data
+        output = outcome.value if isinstance(outcome, Output) else None
+        event = self.completion(label, execution.attempt, output, seconds, now, *self.state.progress())
         note: dict[str, Any] = {"round": execution.round, "output": data}
-        if isinstance(outcome, Goto):
+        if isinstance(outcome, End):
+            event.update(kind="end", output=outcome.output)
+        elif isinstance(outcome, Goto):
+            reset = [self.prefix + each for each in self.graph.reset_by(outcome.target)]
+            event.update(kind="goto", target=self.prefix + outcome.target, reset=reset)
             note = {"round": execution.round, "given": dict(outcome.inputs)}
-        self._came_to(label, attempt, outcome, seconds, now, note)
+        if self.state.memory is None:
+            self._announcer.post(event)
+            return
+        self._announcer.post(event, note)
         if "/" in label:
             self.state.remember("step", label, kept_of(outcome, data, self.prefix))
 
-    def _came_to(  # noqa: PLR0917 - by position, as it is done for each node
-        self, label: str, attempt: int, outcome: Done, seconds: float, now: int, note: dict[str, Any] | None
-    ) -> None:
-        if isinstance(outcome, Output):
-            self.output(label, attempt, outcome.value, seconds, now, note)
-        elif isinstance(outcome, End):
-            self.output(label, attempt, outcome.output, seconds, now, note, kind="end")
-        else:
-            closure = self.graph.closure(outcome.target)
-            reset = [self.prefix + one for one in self.graph.nodes if one in closure]
-            target = self.prefix + outcome.target
-            self.output(label, attempt, None, seconds, now, note, kind="goto", target=target, reset=reset)
-
-    def output(  # noqa: PLR0917 - likewise
-        self,
-        label: str,
-        attempt: int,
-        output: Any,
-        seconds: float,
-        at: int,
-        note: dict[str, Any] | None = None,
-        *,
-        kind: str = "output",
-        target: str | None = None,
-        reset: list[str] | None = None,
-    ) -> None:
-        """Tell that an execution has come to an output, or to what else `kind` says."""
-        if self._announcer.is_heard:
-            finished, known = self.state.progress()
-            event = {
-                "type": "agent_complete",
-                "run_id": self._run_id,
-                "seq": 0,
-                "time": at / MICROSECONDS,
-                "agent": label,
-                "attempt": attempt,
-                "kind": kind,
-                "output": output,
-                "target": target,
-                "reset": reset or [],
-                "seconds": seconds,
-                "finished": finished,
-                "known": known,
-            }
-            self._announcer.post(event, note)
+    def completion(  # noqa: PLR0917 - by position, as it is done for each node
+        self, label: str, attempt: int, output: Any, seconds: float, at: int, finished: int, known: int
+    ) -> dict[str, Any]:
+        """Return the event of an execution that has come to an output."""
+        return {
+            "type": "agent_complete",
+            "run_id": self._run_id,
+            "seq": 0,
+            "time": at / MICROSECONDS,
+            "agent": label,
+            "attempt": attempt,
+            "kind": "output",
+            "output": output,
+            "target": None,
+            "reset": [],
+            "seconds": seconds,
+            "finished": finished,
+            "known": known,
+        }
 
     def skipped(self, label: str, skipped: Skipped, inputs: str | None, number: int) -> None:
         """Tell that a node does not run in this round."""

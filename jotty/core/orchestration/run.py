@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 # actors that never suspend must not keep the event loop from everyone else
-CHECKPOINT_EVERY = 32
+CHECKPOINT_EVERY = 64
 MOST_STARTING = 2  # each calls the next ones when its actor waits, so that they double in number
 
 
@@ -182,6 +182,7 @@ class Run:
         """Answer a question that an actor of this run waits for; on the run's event loop.
 
         Raises:
+            PayloadError: It could not be stored, and payloads are checked.
             ValueError: None waits under this key, or this is none of its options.
         """
         waiting = tuple(self.state.questions.waiting) if self._is_begun else ()
@@ -364,9 +365,7 @@ class Run:
         self.reporter.began(execution)
         return execution
 
-    def executed(
-        self, node: Node, arguments: dict[str, Any], started: int, inputs: str | None
-    ) -> Execution:
+    def executed(self, node: Node, arguments: dict[str, Any], started: int, inputs: str | None) -> Execution:
         """Return an execution of a node that was taken, which counts as being at work from now on."""
         label = self.prefix + node.name
         execution = Execution(node, node, label, self.flow.rounds[node.name], arguments, started, inputs)

@@ -12,7 +12,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ActorKind", "Parameter", "Signature", "kind_of", "read_signature"]
+__all__ = ["ActorKind", "Parameter", "Signature", "is_coroutine_function", "kind_of", "read_signature"]
 
 _NOTHING: Any = inspect.Parameter.empty
 
@@ -103,6 +103,12 @@ def kind_of(call: Callable[..., Any]) -> ActorKind:
     if inspect.isasyncgenfunction(function):
         return ActorKind.STREAM
     return ActorKind.ASYNC if inspect.iscoroutinefunction(function) else ActorKind.SYNC
+
+
+def is_coroutine_function(call: Callable[..., Any]) -> bool:
+    """Tell whether to call this runs nothing of it, as it only makes a coroutine."""
+    code = getattr(_function_of(call), "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
 
 
 def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -88,9 +88,6 @@ class RunState:
 
     def progress(self) -> tuple[int, int]:
         """Return how many nodes are settled, and how many are known."""
-        if len(self.flows) == 1 and not self.known:  # nearly always, and asked for each node
-            flow = self.top.flow
-            return flow.size - len(flow.unsettled), flow.size - flow.count_idle()
         known, finished = len(self.known), len(self.finished)
         for flow in self.flows.values():
             known += flow.size - flow.count_idle()
