@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .context import ActorContext
 
-__all__ = ["finished", "in_thread", "iterated", "within"]
+__all__ = ["in_thread", "iterated", "within"]
 
 logger = logging.getLogger(__name__)
 logger.addHandler(logging.NullHandler())
@@ -46,15 +46,7 @@ async def within(context: Context, coroutine: Coroutine[Any, Any, Any], actor: s
         return stop.value
     except GeneratorExit as exc:
         raise ActorError(actor, "raised GeneratorExit") from exc
-    return await finished(Within(context, coroutine, suspended), actor)
-
-
-async def finished(rest: Within, actor: str) -> Any:
-    """Await the rest of an actor that has begun.
-
-    Raises:
-        ActorError: As `within`.
-    """
+    rest = Within(context, coroutine, suspended)
     try:
         return await rest
     except GeneratorExit as exc:

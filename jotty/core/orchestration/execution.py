@@ -15,7 +15,7 @@ from jotty.core.queue.forked import end_if_forked
 from jotty.core.queue.lineage import generation
 from jotty.errors import ActorError, GraphError, InputRequired, MaxIterationsExceeded, PayloadError
 
-from .attempt import finished, in_thread, iterated, within
+from .attempt import in_thread, iterated, within
 from .binding import split_positional
 from .context import ActorContext
 from .outcome import Done, End, Failed, Goto, Output
@@ -26,7 +26,8 @@ from .stage import Stage
 from .timer import Timer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Coroutine
+    from contextvars import Context
 
     from anyio import CancelScope
 
@@ -131,6 +132,12 @@ def _unawaited(label: str, value: Any) -> TypeError:
     return TypeError(f"Actor {label!r} returns {value!r}. Await it, and return what it gives.")
 
 
+def _taken(rest: Output | Failed) -> Any:
+    if isinstance(rest, Failed):
+        raise rest.error
+    return rest.value
+
+
 def _is_being_cancelled() -> bool:
     """Whether this task is being cancelled by somebody else, be it by asyncio's own ways."""
     if current_effective_deadline() == float("-inf"):
@@ -197,14 +204,16 @@ class Performer:
         """Try until it is done, or the retries are used up; raises only when cancelled."""
         postponed = 0
         while True:
+            rest: Rest | None = None
             try:
                 if not execution.node.is_plain:
                     return await self._attempt(execution)
-                if execution.rest is None and (outcome := self.begin(execution)) is not None:
-                    return outcome
-                return self._outcome(execution, await self._rest_of(execution))
+                rest, execution.rest = execution.rest or self._begun(execution), None
+                # awaited right here, as each coroutine in between would be there for as long as the actor
+                value = await rest if isinstance(rest, Within) else _taken(rest)
+                return self._outcome(execution, value)
             except BaseException as exc:  # sorted here, once and for all
-                failure = self._failure_of(execution, exc)
+                failure = self._failure_of(execution, exc, rest)
                 if failure is None:
                     raise
             postponed = postponed + 1 if isinstance(failure, RetryLater) else 0
@@ -215,18 +224,10 @@ class Performer:
             execution.attempt += not postponed
             await self._options.clock.sleep(delay)
 
-    async def _rest_of(self, execution: Execution) -> Any:
-        rest: Any = execution.rest
-        execution.rest = None
-        name = execution.node.actor.name
-        if not isinstance(rest, Failed):
-            return await finished(rest, name)
-        if isinstance(rest.error, GeneratorExit):
-            raise ActorError(name, "raised GeneratorExit") from rest.error
-        raise rest.error
-
-    def _failure_of(self, execution: Execution, exc: BaseException) -> BaseException | None:
-        """Return what an attempt has failed by; None if it was cancelled."""
+    def _failure_of(
+        self, execution: Execution, exc: BaseException, rest: Rest | None
+    ) -> BaseException | None:
+        """Return what an attempt has failed by; None if it was cancelled, or is being closed."""
         end_if_forked(self._home, exc)
         failure: BaseException = exc
         if isinstance(exc, self._cancelled):
@@ -236,7 +237,9 @@ class Performer:
         elif isinstance(exc, SystemExit):  # argparse, say: it must not take the whole process with it
             failure = ActorError(execution.node.actor.name, f"called sys.exit({exc.code!r})")
         elif isinstance(exc, GeneratorExit):
-            return None
+            if rest is None or (isinstance(rest, Within) and rest.is_closed):
+                return None
+            failure = ActorError(execution.node.actor.name, "raised GeneratorExit")
         if failure is not exc:
             failure.__cause__ = exc
         return failure
@@ -306,12 +309,17 @@ class Performer:
         error = describe(failure, name, attempt)
         self._announcer.tell("agent_retry", agent=name, attempt=attempt, error=error, delay=delay)
 
-    async def _limited(self, execution: Execution) -> Any:
-        """Call the actor under the limit that it shares; the wait for that takes no place of others."""
+    # These return what is to be awaited, for each coroutine is there as long as the actor
+
+    def _limited(self, execution: Execution) -> Awaitable[Any]:
+        """Call the actor under the limit that it shares."""
         limit = execution.node.actor.limit
         if limit is None:
-            return await self._placed(execution)
-        limiter = self._options.limiters.of(limit)
+            return self._placed(execution)
+        return self._under(self._options.limiters.of(limit), execution)
+
+    async def _under(self, limiter: Limiter, execution: Execution) -> Any:
+        """Wait for a limit, which takes no place of others, and call the actor."""
         try:
             if limiter.try_acquire():
                 execution.limiter = limiter
@@ -326,22 +334,27 @@ class Performer:
                 execution.limiter = None
                 limiter.release()
 
-    async def _placed(self, execution: Execution) -> Any:
-        if execution.node.actor.kind is not ActorKind.SYNC:
-            return await self._timed(execution)
-        # the wait for a thread is none of the actor's time
+    def _placed(self, execution: Execution) -> Awaitable[Any]:
+        is_sync = execution.node.actor.kind is ActorKind.SYNC
+        return self._in_thread(execution) if is_sync else self._timed(execution)
+
+    async def _in_thread(self, execution: Execution) -> Any:
+        """Wait for a thread, which is none of the actor's time, and call the actor."""
         async with to_thread.current_default_thread_limiter():
             return await self._timed(execution)
 
-    async def _timed(self, execution: Execution) -> Any:
+    def _timed(self, execution: Execution) -> Awaitable[Any]:
         actor, context = execution.node.actor, self._context.copy()
-        if actor.timeout is None:
-            return await within(context, context.run(self._called, execution), actor.name)
-        clock = self._options.clock
-        with clock.timeout(actor.timeout) as scope:
-            execution.timer = Timer(clock, scope, actor.timeout)
-            return await within(context, context.run(self._called, execution), actor.name)
-        raise TimeoutError(f"Actor {actor.name!r} took longer than its timeout of {actor.timeout:g} s.")
+        if actor.timeout is not None:
+            return self._bounded(actor.timeout, context, execution)
+        return within(context, context.run(self._called, execution), actor.name)
+
+    async def _bounded(self, timeout: float, context: Context, execution: Execution) -> Any:
+        name, clock = execution.node.actor.name, self._options.clock
+        with clock.timeout(timeout) as scope:
+            execution.timer = Timer(clock, scope, timeout)
+            return await within(context, context.run(self._called, execution), name)
+        raise TimeoutError(f"Actor {name!r} took longer than its timeout of {timeout:g} s.")
 
     def _called(self, execution: Execution) -> Coroutine[Any, Any, Any]:
         """Call the actor, which runs nothing of it yet but the making of a prompt."""

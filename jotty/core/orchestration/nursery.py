@@ -75,7 +75,7 @@ class Nursery:
     def start(self, handle: Handle, spawner: Execution, parents: Sequence[Handle]) -> None:
         """Have something spawned run in a task of its own, once its parents are settled."""
         self._run.state.active += 1
-        self._run.group.start_soon(self._branch, handle, spawner, parents)
+        self._run.tasks.start(handle.scope, self._branch, handle, spawner, parents)
 
     async def _branch(self, handle: Handle, spawner: Execution, parents: Sequence[Handle]) -> None:
         try:

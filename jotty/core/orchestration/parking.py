@@ -34,7 +34,8 @@ class Parking:
         """See that an answer reaches who waits for it while others are at work."""
         if self._run.state.memory is not None and self._following is None:
             self._following = CancelScope()
-            self._run.group.start_soon(self._take_answers, self._run.state.memory, self._following)
+            memory, scope = self._run.state.memory, self._following
+            self._run.tasks.start(scope, self._take_answers, memory, scope)
 
     def unfollow_answers(self) -> None:
         """Look for answers no longer, once nobody waits for one."""
@@ -59,4 +60,4 @@ class Parking:
         state.note("parked")
         self.suspended = Suspended(list(state.questions.waiting), state.questions.next_expiry)
         run.halt()
-        run.group.cancel_scope.cancel()
+        run.tasks.cancel()

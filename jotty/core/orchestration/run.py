@@ -29,16 +29,16 @@ from .resources import opened
 from .result import annotate, attach, describe
 from .slots import Slots
 from .state import RunState
+from .tasks import open_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-
-    from anyio.abc import TaskGroup
 
     from .announcer import Listener
     from .graph import Graph, Node
     from .options import RunOptions
     from .result import ErrorInfo, Result
+    from .tasks import Tasks
 
 __all__ = ["Run"]
 
@@ -75,7 +75,7 @@ class Run:
         places: What executions give up while they wait.
         performer: What carries them out.
         nursery: What runs what they spawn.
-        group: The tasks of the run.
+        tasks: The tasks of the run.
     """
 
     state: RunState
@@ -83,7 +83,7 @@ class Run:
     places: Places
     performer: Performer
     nursery: Nursery
-    group: TaskGroup
+    tasks: Tasks
 
     def __init__(
         self,
@@ -228,8 +228,8 @@ class Run:
 
     async def _run_actors(self) -> None:
         try:
-            async with anyio.create_task_group() as group:
-                self.group, self._over, self._is_running = group, anyio.Event(), True
+            async with open_tasks() as tasks:
+                self.tasks, self._over, self._is_running = tasks, anyio.Event(), True
                 if self.state.memory is not None:
                     recall = self.state.recall
                     replay(self, (recall if self._host is None else recall.at(self._host.label)).records)
@@ -273,14 +273,15 @@ class Run:
             return
         while self._starting < min(self.flow.count_ready(), MOST_STARTING):
             self._starting += 1
-            self.group.start_soon(self._work)
+            scope = CancelScope()
+            self.tasks.start(scope, self._work, scope)
 
-    async def _work(self) -> None:
+    async def _work(self, scope: CancelScope) -> None:
         self._starting -= 1
         execution: Execution | None = None
         memory = self.state.memory
         try:
-            with CancelScope() as scope:
+            with scope:
                 execution = self._next(scope)
                 while execution is not None:
                     if memory is not None:
@@ -454,7 +455,7 @@ class Run:
         if self._failure is None:
             self._failure, self._failure_info = exc, info
         self.halt()
-        self.group.cancel_scope.cancel()
+        self.tasks.cancel()
 
     def halt(self) -> None:
         """Let nothing begin any more."""
