@@ -4,6 +4,7 @@
 JottyError
 ├── BackendNotFound           no backend has this name; lists the known ones
 ├── BackendConflict           two distributions claim one name; names both
+├── BackendBroken             what a distribution offers as a backend is none, or can't be imported
 ├── MissingDependency         says which extra to install
 ├── GraphError                a wrong graph, raised before anything runs
 ├── MaxIterationsExceeded     counts per actor, and the path
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActorError",
+    "BackendBroken",
     "BackendConflict",
     "BackendNotFound",
     "GraphError",
@@ -78,7 +80,10 @@ class BackendNotFound(JottyError):
         self.name = name
         self.known = sorted(known)
         installed = ", ".join(self.known) or "none"
-        super().__init__(f"No queue backend named {name!r}. Installed: {installed}.")
+        super().__init__(
+            f"No queue backend named {name!r}. Installed: {installed}. "
+            "Use one of these, or install the distribution that brings it."
+        )
 
 
 class BackendConflict(JottyError):
@@ -95,6 +100,25 @@ class BackendConflict(JottyError):
         super().__init__(
             f"The queue backend name {name!r} is claimed by {' and '.join(self.distributions)}. "
             "Uninstall all but one of them."
+        )
+
+
+class BackendBroken(JottyError):
+    """What an installed distribution offers as a queue backend cannot be imported, or is none.
+
+    Attributes:
+        name: The backend's name.
+        distribution: The distribution, with its version.
+        problem: What is wrong; where an import failed, that is the `__cause__`.
+    """
+
+    def __init__(self, name: str, distribution: str, problem: str) -> None:
+        self.name = name
+        self.distribution = distribution
+        self.problem = problem
+        super().__init__(
+            f"The queue backend {name!r} of {distribution} can't be used: {problem}. "
+            "Install what it lacks, or another version of that distribution."
         )
 
 
@@ -176,7 +200,7 @@ class InputRequired(JottyError):
         self.question = question
         super().__init__(
             f"An actor asks {question!r} (key {key!r}) and nobody can answer. "
-            "Pass on_ask= to execute(), or use execute_stream() and answer there."
+            "Pass on_ask= to execute() or run(), or use execute_stream() and answer there."
         )
 
 

@@ -427,6 +427,35 @@ async def test_a_conductor_with_a_queue_needs_no_workflow(
         WorkflowMode(players, execution="async", queue=MemoryTaskQueue())
 
 
+async def test_workflows_of_one_conductor_may_have_a_queue_each(clock: VirtualClock) -> None:
+    players = conductor(clock)
+    first, second = MemoryTaskQueue(clock=clock), MemoryTaskQueue(clock=clock)
+    one, other = (WorkflowMode(players, execution="async", queue=each) for each in (first, second))
+    in_first = await one.enqueue_task("one", {"quarter": "Q1"})
+    in_second = await other.enqueue_task("other", {"quarter": "Q2"})
+
+    assert (1, 1) == (await drain(one, clock), await drain(other, clock))
+    assert ["one Q1 ", "other Q2 "] == [
+        (await first.result(in_first))["final_output"],
+        (await second.result(in_second))["final_output"],
+    ]
+
+
+async def test_a_conductor_without_a_queue_has_that_of_its_latest_workflow(clock: VirtualClock) -> None:
+    players = conductor(clock)
+    first, second = MemoryTaskQueue(clock=clock), MemoryTaskQueue(clock=clock)
+    for lent in (first, second):
+        WorkflowMode(players, execution="async", queue=lent)
+        assert lent is players.task_queue
+        assert lent is WorkflowMode(players, execution="async").queue
+    WorkflowMode(players, queue=first)
+    assert second is players.task_queue
+
+    players.task_queue = MemoryTaskQueue(clock=clock)
+    with pytest.raises(ValueError, match="different queues"):
+        WorkflowMode(players, execution="async", queue=second)
+
+
 async def test_a_foreign_orchestrator_runs_queued_goals(queue: MemoryTaskQueue, clock: VirtualClock) -> None:
     class Foreign:
         async def run(self, goal: str, context: Any, max_iterations: int) -> Any:

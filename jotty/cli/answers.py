@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jotty.core.orchestration import answer_run
+from jotty.core.orchestration.labels import readable
 from jotty.core.queue import TaskStatus
 from jotty.errors import TaskNotFound
 
@@ -115,7 +116,7 @@ def question_lines(task: Task, timeline: Timeline, url: str) -> Iterator[tuple[s
     for each in open_questions(task, timeline):
         yield "question", each.question
         yield "  key", each.key
-        yield "  asked by", timeline.asker_of(each)
+        yield "  asked by", readable(timeline.asker_of(each))
         if each.options is not None:
             yield "  options", told_options(each.options)
         yield "  answer it", answer_command(task.id, each.key, url)

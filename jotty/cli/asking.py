@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import to_thread
 
+from jotty.core.orchestration.labels import readable
 from jotty.errors import InputRequired
 
 from .answers import meant, told_options
@@ -53,7 +54,7 @@ class Asker:
 async def _answer_to(question: Question) -> Any:
     options = question.options
     choice = "" if options is None else f" ({told_options(options)})"
-    say(visible(f"{question.agent} asks: {question.question}{choice}"))
+    say(visible(f"{readable(question.agent)} asks: {question.question}{choice}"))
     while True:
         sys.stderr.write("> ")
         sys.stderr.flush()

@@ -34,6 +34,7 @@ from .options import (
 from .printing import is_terminal, print_json, say
 from .signals import Signals, heard
 from .store import answering, opened
+from .waiting import log_questions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -224,8 +225,8 @@ async def _work(app: App, url: str | None, options: Mapping[str, Any], *, as_jso
         async with opened(url, creates=True) as queue:
             ending.workflow = workflow = background_workflow(app, queue)
             with heard(ending.hear, enough=3) as signals:
-                lanes = ", ".join(options["lanes"] or [workflow.conductor.name])
-                logger.info("Working on %s, lane %s. Ctrl-C to stop.", queue.url, lanes)
+                lanes = options["lanes"] or [workflow.conductor.name]
+                logger.info("Working on %s, lane %s. Ctrl-C to stop.", queue.url, ", ".join(lanes))
                 try:
                     ended = await workflow.process_queue(**options)
                 except KeyboardInterrupt as error:  # an actor's: signals are heard otherwise
@@ -233,6 +234,8 @@ async def _work(app: App, url: str | None, options: Mapping[str, Any], *, as_jso
                 except StorageError:
                     ending.say_stopped("Stopped.")
                     raise
+                if options["drain"] and not signals.count:
+                    await log_questions(queue, lanes)
                 ending.say_stopped(f"Stopped. {ended} ended here.")
     return signals.code if signals.count > 1 else ExitCode.OK
 

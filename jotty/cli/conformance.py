@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import signal
 import sys
 import time
 from contextlib import contextmanager
@@ -85,12 +86,14 @@ def _conformance(
     began = time.monotonic()
     progress = _Progress(sys.stderr)
     try:
-        with progress:
+        with progress, _ended_by_sigterm():
             findings = run_guarded(
                 GuardedTrial(url=url, rules=asked or None, quick=quick, timeout=timeout), progress
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         say(f"Interrupted as this ran: {progress.test or 'nothing yet'}")
+        if isinstance(end, _Terminated):
+            return ExitCode.TERMINATED
         raise
     verdicts = by_rule(findings)
     document = _document(url, stores.scheme, verdicts, time.monotonic() - began)
@@ -102,6 +105,25 @@ def _conformance(
             _write(Path(as_json), document)
     say(_sentence(document, verdicts))
     return ExitCode.OK if document["ok"] else ExitCode.NONCONFORMING
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM has come."""
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have the first SIGTERM end the block as Ctrl-C does, so that nothing is left behind."""
+
+    def handle(number: int, _: object) -> None:
+        signal.signal(number, before)
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, handle) or signal.SIG_DFL
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _asked(rules: Collection[str]) -> list[str]:

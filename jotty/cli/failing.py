@@ -11,6 +11,7 @@ import anyio
 import typer
 
 from jotty.core.orchestration import result_of
+from jotty.core.orchestration.labels import readable
 from jotty.errors import (
     ActorError,
     BackendNotFound,
@@ -157,7 +158,7 @@ def ended_by(error: SystemExit | KeyboardInterrupt, what: str) -> str:
     """Say which actor tried to end the process, as far as that is known, and what of it did end."""
     result = result_of(error)
     agents = [each["agent"] for each in result["errors"] if each["agent"]] if result else []
-    who = f"Actor {agents[-1]!r}" if agents else f"Something in this {what}"
+    who = f"Actor {readable(agents[-1])!r}" if agents else f"Something in this {what}"
     deed = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else "raised KeyboardInterrupt"
     return f"{who} {deed}, which ended the {what}. Raise an ordinary exception to fail."
 

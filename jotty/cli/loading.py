@@ -16,7 +16,7 @@ from jotty.core.orchestration import Conductor, GraphOrchestrator, WorkflowMode
 from .failing import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import ModuleType
 
     from jotty.core.queue import TaskQueue
@@ -137,15 +137,26 @@ def _listed(place: str, found: dict[str, App]) -> str:
 
 
 def _apps_in(module: ModuleType) -> dict[str, App]:
-    """Return what can be run; not a second name of it, nor a conductor that one of the workflows has."""
+    """Return what can be run; not a second name of it, nor a conductor that is a part of another app."""
     apps: dict[int, tuple[str, App]] = {}
     for name, value in vars(module).items():
         if isinstance(value, (Conductor, WorkflowMode)):
             apps.setdefault(id(value), (name, value))
     for _, app in list(apps.values()):
-        if isinstance(app, WorkflowMode):
-            apps.pop(id(app.conductor), None)
+        for part in _parts_of(app):
+            apps.pop(id(part), None)
     return dict(apps.values())
+
+
+def _parts_of(app: App) -> Iterator[Conductor]:
+    """Yield the conductor of a workflow, and those that are actors of a conductor, however deep."""
+    if isinstance(app, WorkflowMode):
+        yield app.conductor
+    conductor = app.conductor if isinstance(app, WorkflowMode) else app
+    for actor in conductor.actors:
+        if isinstance(actor.call, Conductor):
+            yield actor.call
+            yield from _parts_of(actor.call)
 
 
 def workflow_now(app: App, *, mode: str | None = None, order: Sequence[str] | None = None) -> WorkflowMode:
@@ -176,6 +187,7 @@ def _rebuilt(
         queue,
         max_concurrent=workflow.max_concurrent,
         poll_interval=workflow.poll_interval,
+        check_payloads=workflow.check_payloads,
     )
     own = workflow.orchestrator
     if mode is None and order is None:

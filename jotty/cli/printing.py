@@ -19,6 +19,8 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
+from jotty.core.orchestration.labels import readable
+
 __all__ = [
     "console",
     "is_terminal",
@@ -52,7 +54,8 @@ def say(text: str) -> None:
 def say_failures(errors: Sequence[Mapping[str, Any]]) -> None:
     """Tell on stderr which actors' failures a run went on from."""
     for error in errors:
-        say(f"Warning: actor {error['agent']!r} failed with {error['type']}: {error['message']}")
+        who = readable(error["agent"])
+        say(f"Warning: actor {who!r} failed with {error['type']}: {error['message']}")
 
 
 _INVISIBLE = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ") | {0x09: "\t", 0x0A: "\n"}

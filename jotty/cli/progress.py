@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .printing import console, is_terminal, say, visible
-from .telling import ENDS, described, tell_line, tell_lines_of_another
+from .telling import ENDS, described, named, tell_line, tell_lines_of_another
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -193,7 +193,7 @@ def drawn(board: Board, screen: Console) -> RenderableType:
         state, seconds, note = board.look(row)
         sign, style = _LOOKS[state]
         time_taken = "" if seconds is None else f"{seconds:.1f} s"
-        cells = (sign, name, state, time_taken.rjust(7), note)
+        cells = (sign, named(name), state, time_taken.rjust(7), note)
         table.add_row(*(_cell(cell, style) for cell in cells))
     return Group(table, *(_cell(line, "dim") for line in _below(board, len(shown), screen.height)))
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jotty.core.orchestration import Timeline, TimelineRow
+from jotty.core.orchestration.labels import readable
 
 from .documents import took
 from .printing import console, is_terminal, print_table, say, visible
@@ -89,7 +90,8 @@ def print_steps(timeline: Timeline, now: float) -> None:
 
 
 def _cells(row: TimelineRow, start: float) -> list[str]:
-    label = row.label if row.step is None else f"{row.label}: {row.step}"
+    name = readable(row.label)
+    label = visible(name if row.step is None else f"{name}: {row.step}")
     seconds = "" if row.seconds is None else f"{row.seconds:.3f}"
     began = f"{row.began - start:.3f}"
     note = visible(_note(row))
@@ -132,7 +134,7 @@ def _cell(text: str, style: str) -> Text:
 
 
 def _indented(row: TimelineRow) -> str:
-    name = visible(row.name).replace("%2F", "/")
+    name = visible(row.name if row.step is not None else readable(row.name))
     again = f", round {row.round + 1}" if row.round and row.step is None else ""
     return f"{'  ' * row.depth}{name}{again}"
 

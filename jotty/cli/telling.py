@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from jotty.core.orchestration.labels import readable
+
 from .answers import told_options
 from .printing import say, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["ENDS", "described", "tell_line", "tell_lines_of_another"]
+__all__ = ["ENDS", "asked", "described", "named", "tell_line", "tell_lines_of_another"]
 
 NOTE: Final = 300  # characters of an error that are shown before the run is over
 ENDS: Final = {
@@ -19,6 +21,7 @@ ENDS: Final = {
     "agent_skipped": "skipped",
     "agent_cancelled": "cancelled",
 }
+_TOLD: Final = {"agent_start", "agent_retry", "input_required", *ENDS}
 
 
 def described(event: Mapping[str, Any]) -> str:
@@ -33,9 +36,19 @@ def described(event: Mapping[str, Any]) -> str:
     if kind == "agent_retry":
         return f"attempt {event['attempt']} failed ({_error(event)}), again in {event['delay']:.1f} s"
     if kind == "input_required":
-        choice = "" if event["options"] is None else f" ({told_options(event['options'])})"
-        return _short(f"{event['question']}{choice}")
+        return asked(event["question"], event["options"])
     return ""
+
+
+def asked(question: str, options: Sequence[Any] | None) -> str:
+    """Return a question in one line, with the answers to choose from."""
+    choice = "" if options is None else f" ({told_options(options)})"
+    return _short(f"{question}{choice}")
+
+
+def named(label: str) -> str:
+    """Return what an execution is called, in one line, for a person."""
+    return _in_one_line(readable(label))
 
 
 def _error(event: Mapping[str, Any]) -> str:
@@ -43,25 +56,29 @@ def _error(event: Mapping[str, Any]) -> str:
     return _short(f"{kind}: {message}" if message else kind)
 
 
+def _in_one_line(text: str) -> str:
+    return " ".join(visible(text).split())
+
+
 def _short(text: str) -> str:
-    line = " ".join(visible(text).split())
+    line = _in_one_line(text)
     return line if len(line) <= NOTE else f"{line[: NOTE - 1]}…"
 
 
 def _line(event: Mapping[str, Any]) -> str | None:
     """Return the line that tells an event, or None if it is not told."""
     kind = event["type"]
-    if kind == "agent_start":
-        return f"{event['agent']}: started"
-    if kind == "agent_retry":
-        return f"{event['agent']}: {described(event)}"
-    if kind == "input_required":
-        return f"{event['agent']}: asks {event['key']}: {described(event)}"
-    if kind not in ENDS:
+    if kind not in _TOLD:
         return None
-    note = described(event)
+    agent, note = named(event["agent"]), described(event)
+    if kind == "agent_start":
+        return f"{agent}: started"
+    if kind == "agent_retry":
+        return f"{agent}: {note}"
+    if kind == "input_required":
+        return f"{agent}: asks {event['key']}: {note}"
     seconds = f" in {event['seconds']:.2f} s" if "seconds" in event else ""
-    return f"{event['agent']}: {ENDS[kind]}{seconds}{f' ({note})' if note else ''}"
+    return f"{agent}: {ENDS[kind]}{seconds}{f' ({note})' if note else ''}"
 
 
 def tell_line(event: Mapping[str, Any]) -> None:

@@ -67,7 +67,7 @@ class FreshStores:
         of a store; a location without slashes is itself the beginning of a name, as in `memory:`.
 
         Raises:
-            BackendNotFound, BackendConflict, MissingDependency, ImportError: As `load_backend`.
+            BackendNotFound, BackendConflict, BackendBroken, MissingDependency: As `load_backend`.
             ValueError: It is no URL of the backend, there is no place for a fresh store in it, or the
                 directory is not there.
         """

@@ -73,6 +73,23 @@ def test_a_workflow_stands_for_its_conductor_and_a_second_name_is_no_second_app(
     assert isinstance(load_app("flow_app.py"), WorkflowMode)
 
 
+NESTED = """
+deep = Conductor([first], name='deep')
+section = Conductor([actor(deep, bind={'goal': 'second'}), second], name='section')
+conductor = Conductor([Conductor([section], name='middle')], name='whole')
+"""
+
+
+@pytest.mark.parametrize("more", ["", "workflow = WorkflowMode(conductor)"])
+def test_a_conductor_within_another_one_is_no_second_app_but_can_be_named(write: Write, more: str) -> None:
+    write("nested_app.py", NESTED + more)
+    app, section = load_app("nested_app.py"), load_app("nested_app.py:section")
+
+    assert "whole" == (app.conductor if isinstance(app, WorkflowMode) else app).name
+    assert isinstance(section, Conductor)
+    assert "section" == section.name
+
+
 def test_a_file_finds_its_neighbours_and_what_it_prints_is_kept_from_stdout(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:

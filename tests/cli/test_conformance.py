@@ -225,8 +225,18 @@ def test_a_test_that_ends_the_process_fails(jotty: Jotty, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("forgetful")
-@pytest.mark.parametrize("hanging", ["an await", "a lock", "a thread"])
-def test_an_interrupt_ends_a_test_that_hangs_and_names_it(command: str, tmp_path: Path, hanging: str) -> None:
+@pytest.mark.parametrize(
+    ("hanging", "number", "exit_code"),
+    [
+        ("an await", signal.SIGINT, 130),
+        ("a lock", signal.SIGINT, 130),
+        ("a thread", signal.SIGINT, 130),
+        ("a lock", signal.SIGTERM, 143),
+    ],
+)
+def test_a_signal_ends_a_test_that_hangs_and_names_it(
+    command: str, tmp_path: Path, hanging: str, number: signal.Signals, exit_code: int
+) -> None:
     (tmp_path / "temporary").mkdir()
     environment = {"PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path / "temporary"), "HANGING": hanging}
     shown, terminal = os.openpty()
@@ -238,12 +248,12 @@ def test_an_interrupt_ends_a_test_that_hangs_and_names_it(command: str, tmp_path
     )
     os.close(terminal)
     told = _read_until(shown, LATE)
-    ran.send_signal(signal.SIGINT)
+    ran.send_signal(number)
     code = ran.wait(30)
     told = _read_until(shown, b"Interrupted", told)
     os.close(shown)
 
-    assert 130 == code
+    assert exit_code == code
     assert b"Interrupted as this ran: " + LATE in told
     assert [] == [*(tmp_path / "temporary").iterdir()]
 

@@ -182,8 +182,16 @@ def test_in_a_pipe_each_event_worth_it_is_one_plain_line(capsys: pytest.CaptureF
         watcher.take({"type": "text_chunk", "agent": "write", "text": "hello"})
         watcher.take(completed())
     tell_line({"type": "agent_skipped", "agent": "edit", "reason": "not wanted"})
+    tell_line(started("plan/read[docs%2Fapi.md\n5%25]"))
 
-    assert ("", "write: started\nwrite: done in 1.50 s\nedit: skipped (not wanted)\n") == capsys.readouterr()
+    out, err = capsys.readouterr()
+    assert "" == out
+    assert [
+        "write: started",
+        "write: done in 1.50 s",
+        "edit: skipped (not wanted)",
+        "plan/read[docs/api.md 5%]: started",
+    ] == err.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -216,6 +224,12 @@ def test_on_a_terminal_there_is_one_line_an_actor_and_the_end_of_the_text(board:
     assert ["research", "running"] == lines[0].split()[1:3]
     assert ["write", "waiting"] == lines[1].split()[1:3]
     assert [str(number) for number in range(92, 100)] == [line.strip() for line in lines[2:]]
+
+
+def test_what_was_spawned_has_its_key_as_it_was_given(board: Board) -> None:
+    board.take(started("write/read[docs%2Fapi.md]"))
+
+    assert ["write/read[docs/api.md]", "running"] == shown(board, width=60)[2].split()[1:3]
 
 
 def test_a_long_note_is_cut_off_and_leaves_name_and_state_whole(board: Board) -> None:

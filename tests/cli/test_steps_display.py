@@ -31,7 +31,7 @@ async def plan(goal, ctx):
 
     if ctx.attempt == 1:
         raise ValueError("not\\tyet")
-    return [await ctx.step("price", paid, "a"), await ctx.call(search, key="a/b", topic="x")]
+    return [await ctx.step("price", paid, "a"), await ctx.call(search, key="a/b, 5%", topic="x")]
 
 
 async def check(plan, ctx):
@@ -72,7 +72,7 @@ def test_a_pipe_gets_a_line_for_each_execution_and_step(
     assert [
         ["plan", "1", "done", "2", ""],
         ["plan: price", "1", "done", "1", ""],
-        ["plan/search[a%2Fb]", "1", "done", "1", ""],
+        ["plan/search[a/b, 5%]", "1", "done", "1", ""],
         ["check", "1", "goto", "1", "to check"],
         ["check", "2", "waits", "1", "asks ok#2: Fine?"],
     ] == [[*row[:4], row[6]] for row in found]
@@ -87,7 +87,9 @@ def test_the_document_has_the_rows(jotty: Jotty, queue_url: str, task_id: str) -
 
     steps = document["steps"]
     assert (2, 3, None) == (steps["finished"], steps["known"], steps["ended"])
-    assert ["plan", "plan", "plan/search[a%2Fb]", "check", "check"] == [row["label"] for row in steps["rows"]]
+    assert ["plan", "plan", "plan/search[a%2Fb, 5%25]", "check", "check"] == [
+        row["label"] for row in steps["rows"]
+    ]
     assert [0, 1, 1, 0, 0] == [row["depth"] for row in steps["rows"]]
     assert "price" == steps["rows"][1]["step"]
     assert "ok#2" == steps["rows"][-1]["questions"][0]["key"]

@@ -348,6 +348,34 @@ async def test_limits_hold_for_all_runs_of_a_worker(store: Store, clock: Virtual
     assert [await store.output(each) for each in ids] == [[0, 1, 2, 3, 4]] * 3
 
 
+@pytest.mark.parametrize("dies_in", range(6))
+async def test_a_loop_sees_the_same_spent_after_a_crash(store: Store, dies_in: int) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def actors(act: Callable[[], Any] | None) -> list[Any]:
+        @actor
+        async def think(ctx: ActorContext) -> Any:
+            seen.append((ctx.round, ctx.spent["cost"]))
+            if act is not None and ctx.round == dies_in:
+                act()
+                await anyio.lowlevel.checkpoint()
+            if ctx.spent["cost"] >= 2.5:
+                return ctx.spent["cost"]
+            ctx.usage(model="m", cost=0.5)
+            return Goto("think")
+
+        return [think]
+
+    first = store.process(*actors(store.die))
+    task_id = await first.flow.enqueue_task("g")
+    await first.work()
+    await store.process(*actors(None)).work()
+
+    assert await store.output(task_id) == 2.5
+    assert sorted(set(seen)) == [(number, number / 2) for number in range(6)]
+    assert len(seen) == 7
+
+
 async def test_usage_is_the_sum_over_all_claims(store: Store) -> None:
     def actors(act: Callable[[], Any] | None) -> list[Any]:
         @actor

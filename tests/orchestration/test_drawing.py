@@ -115,7 +115,7 @@ async def test_a_run_is_drawn_with_states_times_and_rounds(watch: Watch, clock: 
 async def test_what_was_spawned_is_drawn_beside_who_has_spawned_it(watch: Watch) -> None:
     @actor
     async def plan(goal: str, ctx: ActorContext) -> Any:
-        return await ctx.map("search", ["a", "b/c"], key=str, limit=1)
+        return await ctx.map("search", ["a", "b/c 5%"], key=str, limit=1)
 
     @actor
     async def read(plan: list[str]) -> None: ...
@@ -127,7 +127,7 @@ async def test_what_was_spawned_is_drawn_beside_who_has_spawned_it(watch: Watch)
     assert (
         '    subgraph n0_all[" "]\n        n0["plan<br>< 1 ms"]\n'.replace("< 1", "&lt; 1")
         + '        n0_0["search[a]<br>&lt; 1 ms"]\n'
-        '        n0_1["search[b/c]<br>&lt; 1 ms"]\n'
+        '        n0_1["search[b/c 5%]<br>&lt; 1 ms"]\n'
         "    end\n"
     ) in mermaid
     assert ["n0 --> n2", "n0 -.-> n0_0", "n0 -.-> n0_1"] == re.findall(

@@ -201,3 +201,31 @@ async def test_a_payload_that_is_too_large_is_refused() -> None:
         return "x" * 2**21
 
     assert "make" in str(await refused(make))
+
+
+@actor
+async def ask(ctx: ActorContext) -> Any:
+    return type(await ctx.ask("Which?", options=None, key="k")).__name__
+
+
+async def test_an_answer_must_be_such_as_a_queue_can_store() -> None:
+    workflow = WorkflowMode(Conductor([ask]), check_payloads=True)
+
+    with pytest.raises(PayloadError, match="the answer to 'k'"):
+        await workflow.execute("goal", on_ask={"k": object()})
+    with pytest.raises(PayloadError, match="the answer to 'k'"):
+        await workflow.execute("goal", on_ask=lambda _: "x" * 2**20)
+    assert "list" == (await workflow.execute("goal", on_ask={"k": [1]}))["final_output"]
+    unchecked = WorkflowMode(Conductor([ask]))
+    assert "object" == (await unchecked.execute("goal", on_ask={"k": object()}))["final_output"]
+
+
+async def test_a_refused_answer_leaves_the_question_of_a_stream_open() -> None:
+    workflow = WorkflowMode(Conductor([ask]), check_payloads=True)
+    async with workflow.execute_stream("goal") as stream:
+        async for event in stream:
+            if event["type"] == "input_required":
+                with pytest.raises(PayloadError, match="the answer to 'k'"):
+                    stream.answer("k", {1})
+                stream.answer("k", 1)
+        assert "int" == (await stream.result())["final_output"]

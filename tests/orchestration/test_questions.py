@@ -99,6 +99,22 @@ async def test_a_workflow_passes_on_ask_on(clock: VirtualClock) -> None:
     assert "to decide" == result["final_output"]
 
 
+async def test_a_conductor_has_its_questions_answered_by_on_ask(clock: VirtualClock) -> None:
+    @actor
+    async def confirm(ctx: ActorContext, year: int) -> Any:
+        return f"{await ctx.ask('Go on?')} in {year}"
+
+    result = await Conductor([confirm], clock=clock).run("goal", year=2026, on_ask={"confirm": "yes"})
+
+    assert "yes in 2026" == result["final_output"]
+
+
+@pytest.mark.parametrize("on_ask", ["yes", 3, ["yes"]])
+async def test_what_cannot_answer_is_refused_at_once(clock: VirtualClock, on_ask: Any) -> None:
+    with pytest.raises(TypeError, match="on_ask must be a function of a Question, or a mapping"):
+        await Conductor([decide], clock=clock).run("goal", on_ask=on_ask)
+
+
 async def test_without_anybody_to_answer_the_question_is_an_error_and_not_retried(watch: Watch) -> None:
     @actor(retries=3, backoff=1)
     async def ask(ctx: ActorContext) -> Any:

@@ -64,6 +64,45 @@ async def test_usage_is_summed_over_the_run_and_by_model() -> None:
     } == usage
 
 
+async def test_an_actor_sees_what_the_run_has_spent_so_far(watch: Watch) -> None:
+    seen = []
+
+    @actor(retries=1, backoff=0)
+    async def fails_first(ctx: ActorContext) -> None:
+        ctx.usage(model="small", input_tokens=1, cost=0.25)
+        if ctx.attempt == 1:
+            raise KeyError
+
+    @actor
+    def loops(fails_first: None, ctx: ActorContext) -> Any:
+        seen.append(ctx.spent["cost"])
+        ctx.usage(model="big", cost=0.5)
+        seen.append(ctx.spent["cost"])
+        return ctx.spent if ctx.round else Goto("loops")
+
+    run = await watch(fails_first, loops)
+
+    assert [0.5, 1.0, 1.0, 1.5] == seen
+    assert {"big": 1.0, "small": 0.5} == {name: each["cost"] for name, each in run.output["models"].items()}
+    assert run.result is not None
+    assert run.output == run.result["metadata"]["usage"]
+
+
+async def test_what_threads_spend_at_once_is_all_counted(watch: Watch) -> None:
+    @actor
+    def spends(name: str, ctx: ActorContext) -> float:
+        for at in range(200):
+            ctx.usage(model=f"{name}{at}", cost=1)
+            assert at < ctx.spent["cost"]
+        return ctx.spent["cost"]
+
+    async def everyone(ctx: ActorContext) -> float:
+        await ctx.map(spends, ["a", "b", "c"])
+        return ctx.spent["cost"]
+
+    assert 600 == (await watch(actor(everyone))).output
+
+
 async def test_the_context_says_where_the_actor_is(watch: Watch) -> None:
     @actor(retries=1, backoff=0)
     async def looks(ctx: ActorContext, again: bool = False) -> Any:  # noqa: FBT001, FBT002  # a Goto gives it
@@ -219,6 +258,7 @@ def test_a_fake_context_keeps_what_it_is_told() -> None:
         {"type": "agent_event", "agent": "actor", "attempt": 2, "name": "progress", "data": 1},
     ] == ctx.events
     assert [{"model": "m", "input_tokens": 0, "output_tokens": 0, "cost": 2.0}] == ctx.usages
+    assert (2.0, 0) == (ctx.spent["cost"], ctx.spent["input_tokens"])
     assert ("g", {"year": 1}, (), True, True) == (
         ctx.goal,
         ctx.context,

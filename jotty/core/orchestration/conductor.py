@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .background import BackgroundRuns
     from .graph import Graph
     from .options import RunOptions
+    from .questions import OnAsk
     from .result import Result
 
 __all__ = ["Conductor", "check_queue"]
@@ -43,7 +44,8 @@ class Conductor:
 
     Attributes:
         actors: The actors, in the order in which they were given.
-        task_queue: Where goals wait that are to run later, or None.
+        task_queue: Where goals wait that are to run later, or None. A conductor that was given none has that
+            of the latest workflow over it that works on one.
         name: The lane of its tasks in that queue.
         resources: What actors may bind by name: factories of async context managers, entered once a
             run or worker (`Resource(factory, scope="run")`: once a run); what can't be called is
@@ -71,6 +73,7 @@ class Conductor:
     """
 
     conducts: ClassVar[bool] = True
+    _lent: TaskQueue | None = None
 
     def __init__(
         self,
@@ -113,6 +116,7 @@ class Conductor:
         context: Mapping[str, Any] | None = None,
         *,
         max_iterations: int = 100,
+        on_ask: OnAsk | None = None,
         **more: Any,
     ) -> Result:
         """Run the actors towards a goal, now, in dynamic mode.
@@ -121,17 +125,19 @@ class Conductor:
             goal: What to run towards.
             context: Values that actors may bind by name.
             max_iterations: How many executions of actors it may take.
+            on_ask: Answers the questions of actors; see `WorkflowMode.execute`.
             **more: Further values of the context; they win.
 
         Raises:
             Exception: What an actor's last attempt raised, with a note; `result_of(exc)` gives what was
                 finished.
             GraphError: The actors do not form a graph that can run with this context.
+            InputRequired: An actor asks a question, and there is no on_ask.
             MaxIterationsExceeded: It would take more executions than it may.
         """
         if more and isinstance(context or {}, Mapping):
             context = {**(context or {}), **more}
-        return await self._dynamic.run(goal, context, max_iterations)
+        return await self._dynamic.run(goal, context, max_iterations, on_ask=on_ask)
 
     async def enqueue_goal(
         self,
@@ -199,6 +205,16 @@ class Conductor:
         if self._runs is None or self._runs.queue is not self.task_queue:
             self._runs = BackgroundRuns(self, self.task_queue, self._dynamic)
         return self._runs
+
+    @property
+    def own_queue(self) -> TaskQueue | None:
+        """The task queue, unless a workflow has lent it."""
+        return None if self.task_queue is self._lent else self.task_queue
+
+    def lend(self, queue: TaskQueue) -> None:
+        """Let this be the task queue where there is none of its own, until another one is lent."""
+        if self.own_queue is None:
+            self.task_queue = self._lent = queue
 
     def graph(
         self,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from .actor import ActorLike
     from .fake import FakeContext
+    from .result import RunUsage, UsageMeter
     from .spawning import Handle
 
 __all__ = ["ActorContext"]
@@ -18,6 +19,9 @@ __all__ = ["ActorContext"]
 
 class _Voice(Protocol):
     """Where what an actor tells goes to."""
+
+    @property
+    def usage(self) -> UsageMeter: ...
 
     def tell_of(self, ctx: ActorContext, type: str, fields: dict[str, Any], /) -> None:  # noqa: A002
         ...
@@ -188,6 +192,11 @@ class ActorContext:
         """Report what a model consumed; the metadata holds the sum, failed attempts included."""
         self._voice.count(model, input_tokens, output_tokens, cost)
 
+    @property
+    def spent(self) -> RunUsage:
+        """What the whole run has reported by `usage` so far, failed attempts and earlier claims included."""
+        return self._voice.usage.total()
+
     # What an actor asks its run for
 
     def spawn(
@@ -205,8 +214,9 @@ class ActorContext:
             actor: The name of one of the conductor's actors, or any actor. Its `when` is not asked.
             key: Tells it apart from others of that actor spawned here; by default made of the inputs.
             after: Handles of what must be settled first.
-            **inputs: Arguments, by parameter; a handle stands for its output. What is not given is bound as
-                in the graph, to outputs of actors that this one descends from.
+            **inputs: Arguments, by parameter; a handle stands for its output, also in a list, tuple or dict
+                (None there, if it is absent). What is not given is bound as in the graph, to outputs of
+                actors that this one descends from.
 
         Raises:
             GraphError: There is no such actor, it does not take an input, or lacks one.
@@ -239,7 +249,8 @@ class ActorContext:
         continued from, None stands in its place.
 
         Args:
-            actor: Whom to spawn. An item is given to the first parameter that nothing else provides.
+            actor: Whom to spawn. An item is given to the first parameter that nothing else provides; if
+                there is only one, to that.
             items: The items.
             key: Makes the key of an item; by default it is made of the inputs.
             limit: How many may run at once, or None.

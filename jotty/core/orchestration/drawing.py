@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
+from .labels import readable
 from .signature import ActorKind
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _with_spawned(box: _Box, past: _Past, label: str) -> _Box:
             spawned.append(_crowd(past, name, labels, f"{box.id}_{len(spawned)}"))
             continue
         for each in labels:
-            one = _labelled(past, _name_of(each), each, f"{box.id}_{len(spawned)}")
+            one = _labelled(past, readable(_name_of(each)), each, f"{box.id}_{len(spawned)}")
             spawned.append(_with_spawned(one, past, each))
     if not spawned:
         return box
@@ -172,7 +173,7 @@ def _with_spawned(box: _Box, past: _Past, label: str) -> _Box:
 
 
 def _name_of(label: str) -> str:
-    return label.rpartition("/")[2].replace("%2F", "/")
+    return label.rpartition("/")[2]
 
 
 def _crowd(past: _Past, name: str, labels: Sequence[str], id: str) -> _Box:  # noqa: A002

@@ -13,6 +13,7 @@ from .actor import as_actor
 from .binding import RESERVED
 from .context import ActorContext
 from .questions import NO_DEFAULT, check_answer
+from .result import UsageMeter
 from .signature import ActorKind
 
 if TYPE_CHECKING:
@@ -28,13 +29,15 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
-        self.usage: list[dict[str, Any]] = []
+        self.usages: list[dict[str, Any]] = []
+        self.usage = UsageMeter()
 
     def tell_of(self, ctx: ActorContext, type: str, fields: dict[str, Any], /) -> None:  # noqa: A002
         self.events.append({"type": type, "agent": ctx.agent, "attempt": ctx.attempt, **fields})
 
     def count(self, model: str, input_tokens: int, output_tokens: int, cost: float, /) -> None:
-        self.usage.append(
+        self.usage.add(model, input_tokens, output_tokens, cost)
+        self.usages.append(
             {"model": model, "input_tokens": input_tokens, "output_tokens": output_tokens, "cost": cost}
         )
 
@@ -72,7 +75,7 @@ class FakeContext(ActorContext):
 
     Attributes:
         events: What the actor told, in order, each with `type`, `agent` and `attempt`.
-        usages: What it reported to `usage`.
+        usages: What it reported to `usage`, of which `spent` is the sum.
         spawned: What it has spawned, called or mapped, in order.
         questions: What it has asked, by key.
         steps: What its steps gave, by key.
@@ -105,7 +108,7 @@ class FakeContext(ActorContext):
             backstage=_FakeStage(self, outputs, answers),
         )
         self.events = recorder.events
-        self.usages = recorder.usage
+        self.usages = recorder.usages
         self.spawned: list[Spawned] = []
         self.questions: dict[str, str] = {}
         self.steps: dict[str, Any] = {}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 import attrs
 
+from jotty.core.queue import encode
 from jotty.errors import InputRequired
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 __all__ = ["NO_DEFAULT", "OnAsk", "Question", "Questions", "answering", "check_answer", "key_in_rounds"]
 
@@ -41,9 +43,17 @@ OnAsk: TypeAlias = "Callable[[Question], Awaitable[Any] | Any] | Mapping[str, An
 
 
 def answering(on_ask: OnAsk) -> Callable[[Question], Any]:
-    """Return what answers questions; a mapping does by their keys."""
+    """Return what answers questions; a mapping does by their keys.
+
+    Raises:
+        TypeError: This is nothing that can.
+    """
     if callable(on_ask):
         return on_ask
+    if not isinstance(on_ask, Mapping):
+        raise TypeError(
+            f"on_ask must be a function of a Question, or a mapping of answers by key, not {on_ask!r:.200}."
+        )
     answers = on_ask
 
     def answer(question: Question) -> Any:
@@ -87,10 +97,15 @@ class Questions:
     """
 
     def __init__(
-        self, answers: Mapping[str, Any] | None = None, asked: Mapping[str, int | None] | None = None
+        self,
+        answers: Mapping[str, Any] | None = None,
+        asked: Mapping[str, int | None] | None = None,
+        *,
+        limit: int | None = None,
     ) -> None:
         self.answers = dict(answers or {})
         self.asked = dict(asked or {})
+        self._limit = limit
         self.waiting: dict[str, Question] = {}
         self._news: dict[str, anyio.Event] = {}
         self._wakes: dict[str, Callable[[], object]] = {}
@@ -99,18 +114,21 @@ class Questions:
         """Refuse what cannot be an answer now.
 
         Raises:
+            PayloadError: It could not be stored in a queue, and is held to that.
             ValueError: The question has its answer, or this is none of its options.
         """
         if key in self.answers:
             raise ValueError(f"The question {key!r} has its answer already: {self.answers[key]!r:.200}.")
         question = self.waiting.get(key)
         check_answer(key, value, None if question is None else question.options)
+        if self._limit is not None:
+            encode(value, f"the answer to {key!r}: it", limit=self._limit)
 
     def answer(self, key: str, value: Any) -> None:
         """Take an answer; whoever waits for it goes on. It may come before its question.
 
         Raises:
-            ValueError: See `check`; nothing has changed.
+            PayloadError, ValueError: See `check`; nothing has changed.
         """
         self.check(key, value)
         self.take(key, value)

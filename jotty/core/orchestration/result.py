@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from threading import Lock
+from typing import Any, Final, TypedDict, cast
 
 __all__ = [
     "ErrorInfo",
@@ -156,24 +154,27 @@ def _storable(text: str, most: int) -> str:
 
 
 class UsageMeter:
-    """Sums what actors report."""
+    """Sums what actors report, from any thread."""
 
     def __init__(self) -> None:
         self._models: dict[str, Usage] = {}
+        self._lock = Lock()
 
     def add(self, model: str, input_tokens: int, output_tokens: int, cost: float) -> None:
         """Count this in."""
-        found = self._models.setdefault(model, {"input_tokens": 0, "output_tokens": 0, "cost": 0.0})
-        found["input_tokens"] += input_tokens
-        found["output_tokens"] += output_tokens
-        found["cost"] += cost
+        with self._lock:
+            found = self._models.setdefault(model, {"input_tokens": 0, "output_tokens": 0, "cost": 0.0})
+            found["input_tokens"] += input_tokens
+            found["output_tokens"] += output_tokens
+            found["cost"] += cost
 
     def total(self) -> RunUsage:
         """Return the sum of everything so far."""
-        models: Mapping[str, Usage] = self._models
+        with self._lock:
+            models = {name: each.copy() for name, each in self._models.items()}
         return {
             "input_tokens": sum(each["input_tokens"] for each in models.values()),
             "output_tokens": sum(each["output_tokens"] for each in models.values()),
             "cost": sum(each["cost"] for each in models.values()),
-            "models": {name: each.copy() for name, each in models.items()},
+            "models": models,
         }

@@ -13,6 +13,7 @@ from .actor import is_count, is_storable
 from .binding import Absent, bind, listed
 from .digests import digest_of
 from .graph import Node
+from .labels import label_of
 from .outcome import Failed, Output, Skipped
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Spawner:
         plan = run.nursery.plan_of(found, execution.root)
         _check_inputs(found.name, plan.accepts, plan.open, inputs)
         key = self._free_key(found.name, inputs) if key is None else _checked_key(key)
-        label = _label(execution.label, found.name, key)
+        label = label_of(execution.label, found.name, key)
         if label in self._handles:
             raise ValueError(f"{execution.label!r} has spawned {found.name!r} with the key {key!r} already.")
         parents = [*_checked_handles(after), *_handles_in(inputs)]
@@ -232,7 +233,7 @@ class Spawner:
         """Make a key of the inputs, so that it does not depend on the order of the calls."""
         base = self._key_of(inputs)
         key, number = base, 1
-        while _label(self._execution.label, actor, key) in self._handles:
+        while label_of(self._execution.label, actor, key) in self._handles:
             number += 1
             key = f"{base}#{number}"
         return key
@@ -311,11 +312,6 @@ def _replaced(value: Any, change: Callable[[Handle], Any]) -> Any:
     if type(value) is dict:
         return {name: change(each) if isinstance(each, Handle) else each for name, each in value.items()}
     return type(value)(change(each) if isinstance(each, Handle) else each for each in value)
-
-
-def _label(spawner: str, actor: str, key: str) -> str:
-    # a slash parts the levels of a label
-    return f"{spawner}/{actor}[{key.replace('%', '%25').replace('/', '%2F')}]"
 
 
 def _checked_key(key: Any) -> str:

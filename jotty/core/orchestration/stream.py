@@ -43,7 +43,8 @@ class _Host(Generic[E]):
 
     def put(self, event: E) -> None:
         self.events.append(event)
-        self.news.set()
+        if self.is_awaited:
+            self.news.set()
 
     async def run(self) -> None:
         try:
@@ -95,9 +96,11 @@ class RunStream(Generic[E]):
         """
         if self._is_closed:
             raise StopAsyncIteration
-        host = self._started()
+        host = self._host or self._started()
         if host.is_awaited:
             raise RuntimeError("Another task waits for the next event. A stream has one consumer.")
+        if host.events:
+            return host.events.popleft()
         host.is_awaited = True
         try:
             while not host.events:
@@ -133,6 +136,7 @@ class RunStream(Generic[E]):
         """Answer a question: the one of the `input_required` event with this key. The asking actor goes on.
 
         Raises:
+            PayloadError: A queue could not store it, and the workflow has `check_payloads`.
             RuntimeError: The stream is closed, its run is over, or is not one that asks.
             ValueError: No question waits under this key, or this is none of its options.
         """

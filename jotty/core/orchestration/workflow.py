@@ -43,8 +43,8 @@ class WorkflowMode:
         max_concurrent: How many goals a worker runs at once.
         poll_interval: Seconds after which a worker looks for work that nobody told it of.
         orchestrator: What runs a goal.
-        check_payloads: Whether in sync mode, too, each output must be such as a queue can store, and passes
-            its actor's codec on its way to others.
+        check_payloads: Whether in sync mode, too, each output and answer must be such as a queue can store,
+            and each output passes its actor's codec on its way to others.
 
     Raises:
         ValueError: A setting is unknown or out of its range, an order is given with dynamic or beside
@@ -353,17 +353,18 @@ def _checked(orchestrator: Orchestrator, order: Sequence[str] | None) -> Orchest
 
 
 def _chosen_queue(execution: str, conductor: Conductor, queue: Any) -> Any:
-    """Return the queue of a workflow, and give it to a conductor that has none."""
+    """Return the queue of a workflow, and lend it to a conductor that has none of its own."""
     check_queue("queue", queue)
-    held = conductor.task_queue
-    if queue is not None and held is not None and queue is not held:
+    own = conductor.own_queue
+    if queue is not None and own is not None and queue is not own:
         raise ValueError("The workflow and its conductor have different queues. Give it to one of them only.")
-    found = held if queue is None else queue
-    if execution == "async" and found is None:
+    found = conductor.task_queue if queue is None else queue
+    if execution == "sync":
+        return found
+    if found is None:
         raise ValueError(
             "execution='async' needs a queue. "
             "Pass queue=SQLiteTaskQueue('tasks.db'), or give the conductor one."
         )
-    if execution == "async":
-        conductor.task_queue = found
+    conductor.lend(found)
     return found

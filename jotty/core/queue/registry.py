@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from jotty.errors import BackendConflict, BackendNotFound, MissingDependency
+from jotty.errors import BackendBroken, BackendConflict, BackendNotFound, MissingDependency
 
 from .backend import QueueBackend
 from .task_queue import TaskQueue
@@ -35,8 +35,7 @@ def load_backend(name: str) -> type[QueueBackend]:
         BackendNotFound: No installed distribution offers it; lists the known names.
         BackendConflict: Two distributions do; names both.
         MissingDependency: Its driver, which an extra of jotty brings, is not installed; says which extra.
-        ImportError: What the entry point names cannot be imported; names the distribution that says so.
-        TypeError: What the entry point names is no QueueBackend.
+        BackendBroken: What a distribution offers under this name cannot be imported, or is no QueueBackend.
     """
     found = _find(name)
     try:
@@ -44,9 +43,7 @@ def load_backend(name: str) -> type[QueueBackend]:
     except (ImportError, AttributeError) as failure:
         raise _unimportable(found, failure) from failure
     if not (isinstance(backend, type) and issubclass(backend, QueueBackend)):
-        raise TypeError(
-            f"The entry point {name!r} ({found.value}) must name a QueueBackend, not {backend!r}."
-        )
+        raise _broken(found, f"{found.value!r} is {backend!r}, no QueueBackend")
     return backend
 
 
@@ -55,12 +52,12 @@ def _unimportable(point: EntryPoint, failure: ImportError | AttributeError) -> E
     package = failure.name if isinstance(failure, ModuleNotFoundError) else None
     if package and package.partition(".")[0] != point.module.partition(".")[0] and _is_extra(point):
         return MissingDependency(package, point.name)
-    of = f"{point.dist.name!r} {point.dist.version}" if point.dist else "?"
-    return ImportError(
-        f"The distribution {of} names {point.value!r} as the backend {point.name!r}, which cannot be "
-        f"imported: {failure}. Install what it lacks, or another version of that distribution.",
-        name=point.module,
-    )
+    return _broken(point, f"{point.value!r} can't be imported: {failure}")
+
+
+def _broken(point: EntryPoint, problem: str) -> BackendBroken:
+    of = f"{point.dist.name} {point.dist.version}" if point.dist else "?"
+    return BackendBroken(point.name, of, problem)
 
 
 def _is_extra(point: EntryPoint) -> bool:
@@ -93,7 +90,7 @@ def load_queue_class(name: str) -> type[TaskQueue]:
     """Return the TaskQueue class that stands beside a backend: for `sqlite`, `SQLiteTaskQueue`.
 
     Raises:
-        BackendNotFound, BackendConflict, MissingDependency, ImportError: As `load_backend`.
+        BackendNotFound, BackendConflict, BackendBroken, MissingDependency: As `load_backend`.
         TypeError: There is none beside it.
     """
     backend = load_backend(name)
@@ -117,7 +114,7 @@ def open_queue(url: str, *, clock: Clock | None = None, random: Random | None = 
 
     Raises:
         BackendNotFound: The scheme is unknown; lists the known ones.
-        BackendConflict, MissingDependency, ImportError: See `load_backend`.
+        BackendConflict, BackendBroken, MissingDependency: See `load_backend`.
         ValueError: The URL has no scheme, or an option is unknown or has no such value; lists the known.
         TypeError: The URL is no text.
     """

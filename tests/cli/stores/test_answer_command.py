@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,8 @@ from jotty.cli.steps import timeline_of
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from typer.testing import Result
 
     from tests.cli.stores.conftest import Store
 
@@ -38,21 +41,21 @@ conductor = Conductor([draft, approve, review])
 
 
 @pytest.fixture
-def work(store: Store, tmp_path: Path) -> Callable[[], object]:
+def work(store: Store, tmp_path: Path) -> Callable[[], Result]:
     path = tmp_path / "approval.py"
     path.write_text(APP.format(timeout=None))
     return lambda: store.jotty("worker", str(path), "--drain")
 
 
 @pytest.fixture
-def asking(store: Store, tmp_path: Path, work: Callable[[], object]) -> str:
+def asking(store: Store, tmp_path: Path, work: Callable[[], Result]) -> str:
     """Return a task that waits for two answers."""
     task_id = store.jotty("enqueue", str(tmp_path / "approval.py"), "Publish").stdout.strip()
     work()
     return task_id
 
 
-def test_answers_let_a_task_go_on_where_it_was(store: Store, asking: str, work: Callable[[], object]) -> None:
+def test_answers_let_a_task_go_on_where_it_was(store: Store, asking: str, work: Callable[[], Result]) -> None:
     first = store.jotty("answer", asking, "ok", "yes")
     second = store.jotty("answer", asking, "any remark", '["mind", 2]', "--json")
     work()
@@ -132,7 +135,7 @@ def test_show_tells_what_is_asked_and_the_command_that_answers(store: Store, ask
 
 
 def test_a_default_that_was_taken_is_told_to_who_comes_too_late(
-    store: Store, tmp_path: Path, work: Callable[[], object]
+    store: Store, tmp_path: Path, work: Callable[[], Result]
 ) -> None:
     (tmp_path / "approval.py").write_text(APP.format(timeout=1e-6))
     task_id = store.jotty("enqueue", str(tmp_path / "approval.py"), "Publish").stdout.strip()
@@ -155,6 +158,36 @@ def test_tasks_that_wait_for_an_answer_are_pointed_out(store: Store, asking: str
     assert [{"id": asking, "lane": "default", "keys": ["ok", "any remark"]}] == [
         {**each, "keys": sorted(each["keys"], reverse=True)} for each in document["asking"]
     ]
+
+
+def test_a_drained_worker_names_what_waits_for_an_answer_and_the_command(
+    store: Store, asking: str, work: Callable[[], Result]
+) -> None:
+    waiting = work().stderr
+    store.jotty("answer", asking, "ok", "yes")
+    half = work().stderr
+    store.jotty("answer", asking, "any remark", "none")
+    done = work().stderr
+
+    command = f"Answer it with: jotty answer {asking} {{}} VALUE --queue {store.url}\n"
+    assert f"Task {asking} asks: Publish it? (yes, no, 3) {command.format('ok')}" in waiting
+    assert f"Task {asking} asks: Any remark? {command.format(repr('any remark'))}" in waiting
+    assert ["Any remark?"] == re.findall(r"asks: (.*?\?)", half)
+    assert "asks" not in done
+
+
+def test_a_drained_worker_says_how_many_more_wait_and_nothing_of_other_lanes(
+    store: Store, tmp_path: Path, asking: str, work: Callable[[], Result]
+) -> None:
+    app = str(tmp_path / "approval.py")
+    for _ in range(12):
+        store.jotty("enqueue", app, "Publish")
+    waiting = work().stderr
+    elsewhere = store.jotty("worker", app, "--drain", "--lane", "other").stderr
+
+    assert 20 == waiting.count("jotty answer")
+    assert f"3 more tasks wait for answers: jotty list --status blocked --queue {store.url}\n" in waiting
+    assert "wait" not in elsewhere
 
 
 def test_a_follower_is_told_how_to_answer_what_is_still_open(store: Store, asking: str) -> None:
