@@ -616,6 +616,21 @@ def test_the_error_says_what_to_do(annotation: Any, value: Any) -> None:
         returning(annotation).dump(value)
 
 
+@pytest.mark.parametrize("value", [("a",), collections.OrderedDict(), date.min, [("a",)]], ids=str)
+def test_the_error_says_once_what_to_do(value: Any) -> None:
+    with pytest.raises(PayloadError) as caught:
+        returning(Any).dump(value)
+
+    _, remedy = caught.value.problem.split(". ")
+    assert remedy.startswith("Return JSON")
+
+
+def test_the_error_of_a_step_names_it() -> None:
+    with pytest.raises(PayloadError, match="the output of actor 'writer', step 'pay': it is") as caught:
+        codec_of(lambda: None, "writer", step="pay").dump(date.min)
+    assert "the actor" not in caught.value.problem
+
+
 def test_a_number_that_json_has_not_is_no_matter_of_annotations() -> None:
     with pytest.raises(PayloadError) as caught:
         returning(Any).dump([float("nan")])

@@ -152,6 +152,60 @@ async def test_a_conductor_within_gives_on_what_its_last_actor_makes() -> None:
     assert "f" == (await checked(actor(Conductor([make], name="inner")), use))["final_output"]
 
 
+async def fact() -> Fact:
+    return Fact("f", dt.date(2026, 1, 1))
+
+
+async def mood() -> Mood:
+    return Mood.GOOD
+
+
+async def plain() -> dict[str, int]:
+    return {"fact": 1}
+
+
+@pytest.mark.parametrize(
+    ("actors", "expected"),
+    [
+        ([fact, mood], {"fact": Fact("f", dt.date(2026, 1, 1)), "mood": Mood.GOOD}),
+        ([fact, plain], {"fact": Fact("f", dt.date(2026, 1, 1)), "plain": {"fact": 1}}),
+        ([fact, actor(mood, when=lambda: False)], Fact("f", dt.date(2026, 1, 1))),
+        ([plain, actor(fact, when=lambda: False)], {"fact": 1}),
+        (
+            [mood, actor(Conductor([fact, plain], name="deep"))],
+            {"mood": Mood.GOOD, "deep": {"fact": Fact("f", dt.date(2026, 1, 1)), "plain": {"fact": 1}}},
+        ),
+    ],
+)
+async def test_a_conductor_within_gives_on_what_its_last_actors_make(actors: Any, expected: Any) -> None:
+    @actor
+    async def use(inner: Any) -> bool:
+        return bool(inner == expected)
+
+    result = await checked(actor(Conductor(actors, name="inner")), use)
+
+    assert expected == result["actor_outputs"]["inner"]
+    assert result["final_output"]
+
+
+async def test_an_end_within_may_be_any_json_where_several_make_the_output() -> None:
+    @actor
+    async def ends(fact: Fact, mood: Mood) -> End:
+        return End({"fact": [mood.value, fact.text]})
+
+    inner = Conductor([fact, mood, ends, plain], name="inner")
+
+    assert {"fact": ["good", "f"]} == (await checked(actor(inner)))["final_output"]
+
+
+async def test_what_none_of_the_last_actors_is_annotated_with_is_refused() -> None:
+    @actor
+    async def other() -> Mood:
+        return Note([], Mood.GOOD)  # type: ignore[return-value]  # which is the point
+
+    assert "'other'" in str(await refused(actor(Conductor([fact, other], name="inner"))))
+
+
 async def test_streams_and_explicit_outputs_are_checked() -> None:
     @actor
     async def words() -> AsyncIterator[str]:

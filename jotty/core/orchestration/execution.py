@@ -250,8 +250,9 @@ class Performer:
         failed: Failed | None = None
         try:
             outcome = self._outcome(execution, await self._limited(execution))
-            if isinstance(outcome, Output) and execution.stage is not None:
-                failed = await execution.stage.spawner.settle()
+            spawner = None if execution.stage is None else execution.stage.spawner
+            if isinstance(outcome, Output) and spawner is not None and spawner.is_used:
+                failed = await spawner.settle()
         except BaseException as exc:
             end_if_forked(self._home, exc)
             await self._end(execution)
@@ -262,7 +263,7 @@ class Performer:
     async def _end(self, execution: Execution) -> None:
         if execution.ctx is not None:
             execution.ctx.is_over = True
-        if execution.stage is not None:
+        if execution.stage is not None and execution.stage.spawner.is_used:
             await execution.stage.spawner.abandon()
 
     def _outcome(self, execution: Execution, value: Any) -> Done:

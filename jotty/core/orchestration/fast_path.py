@@ -46,9 +46,11 @@ class FastPath:
             What is handed on; None if nothing is ready, or what is goes the long way.
         """
         run, flow, context, home = self._run, self._run.flow, self._context, self._home
+        nodes, prefix, clock = run.graph.nodes, run.prefix, run.now
+        if flow.first_ready is None or not nodes[flow.first_ready].is_bare:
+            return None
         announcer, reporter = run.state.announcer, run.reporter
         start, completion, count = reporter.start, reporter.completion, reporter.count
-        nodes, prefix, clock = run.graph.nodes, run.prefix, run.now
         finished, known = run.state.progress()
         now = clock()
         for _ in range(min(AT_A_TIME, run.options.max_iterations - run.state.iterations)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Nursery"]
 
+MOST_KEPT: Final = 256
+
 
 class Nursery:
     """Runs what the actors of one run spawn.
@@ -39,6 +42,7 @@ class Nursery:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._actors: dict[Any, AnyActor] = {}
         self._plans: dict[tuple[AnyActor, str], Plan] = {}
 
     def actor_of(self, value: ActorLike) -> AnyActor:
@@ -48,6 +52,11 @@ class Nursery:
             GraphError: There is none of this name.
             TypeError: It is nothing that can be run.
         """
+        if isinstance(value, (FunctionType, MethodType)):
+            if value not in self._actors:
+                _make_room(self._actors)
+                self._actors[value] = as_actor(value)
+            return self._actors[value]
         if not isinstance(value, str):
             return as_actor(value)
         known = self._run.options.actors
@@ -63,6 +72,7 @@ class Nursery:
         """
         found = self._plans.get((actor, root.name))
         if found is None:
+            _make_room(self._plans)
             graph, context = self._run.graph, frozenset(self._run.options.context)
             before = graph.ancestors(root.name)
             nodes = {node.actor.name: name for name, node in graph.nodes.items() if name in before}
@@ -205,3 +215,9 @@ class Nursery:
         run.state.note("route", agent=run.prefix + root.name, **routed(outcome, data))
         run.cancel(run.flow.route(outcome))
         run.call_workers()
+
+
+def _make_room(kept: dict[Any, Any]) -> None:
+    """Forget what was made before, if it is much: who spawns a new function each time needs none again."""
+    if len(kept) >= MOST_KEPT:
+        kept.clear()

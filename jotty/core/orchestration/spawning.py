@@ -129,6 +129,11 @@ class Spawner:
         self._execution = execution
         self._handles: dict[str, Handle] = {}
 
+    @property
+    def is_used(self) -> bool:
+        """Whether it has spawned anything."""
+        return bool(self._handles)
+
     async def wait_for(self, handle: Handle) -> None:
         """Wait until this is settled; the actor gives up its place meanwhile."""
         async with self._run.places.waiting(self._execution):
@@ -263,6 +268,8 @@ class Spawner:
         unsettled = [
             each for each in (self._handles.values() if handles is None else handles) if not each.is_settled
         ]
+        if not unsettled:
+            return
         for handle in unsettled:
             handle.scope.cancel()
         with CancelScope(shield=True):

@@ -81,7 +81,7 @@ class Stage:
         if memory is None:
             return await _called(call, args, run.options.clock)
         inputs = digest_of(args)
-        codec = codec_of(call, f"{label}, step {key}")
+        codec = codec_of(call, label, step=key)
         found = run.state.recall.at(label).steps.get(key)
         if found is not None and found.data.get("inputs") == inputs:
             return codec.decode(found.data["output"])

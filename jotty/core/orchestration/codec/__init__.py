@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["Codec", "codec_of"]
 
 HINT = (
-    "Return JSON (of a model, its model_dump(mode='json')), or annotate the actor with what it returns: "
+    "Return JSON (of a model, its model_dump(mode='json')), or annotate the function with what it returns: "
     "dataclasses, attrs classes, models, tuples, sets, dates and the like then come back as they were."
 )
 
 
-def codec_of(call: Callable[..., Any], actor_name: str) -> Codec:
+def codec_of(call: Callable[..., Any], actor_name: str, *, step: str | None = None) -> Codec:
     """Return the codec of an actor's output; its annotation is read when the first value passes.
 
     So this is cheap, never raises, and names may be annotated that are defined further below.
@@ -31,8 +31,9 @@ def codec_of(call: Callable[..., Any], actor_name: str) -> Codec:
     Args:
         call: What is called in the end: a function, method, partial or callable object.
         actor_name: How errors name the actor.
+        step: The key of the step of that actor whose output it is, if it is one's.
     """
-    return Codec(call, actor_name)
+    return Codec(call, f"actor {actor_name!r}" if step is None else f"actor {actor_name!r}, step {step!r}")
 
 
 class Codec:
@@ -54,9 +55,9 @@ class Codec:
     there against the annotation passes as well, tagged with null if it might be taken for what is annotated.
     """
 
-    def __init__(self, call: Callable[..., Any], actor_name: str) -> None:
+    def __init__(self, call: Callable[..., Any], maker: str) -> None:
         self._call = call
-        self._actor = actor_name
+        self._maker = maker
 
     def dump(self, value: Any, limit: int | None = None) -> bytes:
         """Return the value's JSON in UTF-8, as the queue would encode it.
@@ -69,7 +70,7 @@ class Codec:
             PayloadError: It does not fit the annotation and is no strict JSON either, or is too long;
                 names the actor and the path within its output.
         """
-        slot, path = self._slot, f"the output of actor {self._actor!r}: it"
+        slot, path = self._slot, f"the output of {self._maker}: it"
         if slot is None:
             try:
                 return encode(value, path, limit=limit)
@@ -78,7 +79,7 @@ class Codec:
 
                 if error.is_too_large or not holds_objects(value):
                     raise
-                raise PayloadError(error.path, f"{error.problem} {self._hint}") from None
+                raise PayloadError(error.path, self._hinted(error.problem)) from None
         return encode(self._shaped(slot, value, path), path, limit=limit)
 
     def load(self, data: bytes) -> Any:
@@ -120,6 +121,11 @@ class Codec:
         slot = slot_of(self._returned)
         return None if isinstance(slot, Plain) else slot
 
+    def _hinted(self, problem: str) -> str:
+        """Put a better remedy in the place of the one that JSON alone has."""
+        what = problem.partition(". ")[0].removesuffix(".")
+        return f"{what}. {self._hint}"
+
     @property
     def _hint(self) -> str:
         unknown = self._returned.unknown
@@ -138,8 +144,8 @@ class Codec:
             return slot.encode(value)
         except Misfit as misfit:
             path += "".join(reversed(misfit.where))
-            hint = f" {self._hint}" if misfit.is_foreign else ""
-            raise PayloadError(path, f"{misfit.problem}{hint}") from misfit.__cause__
+            problem = self._hinted(misfit.problem) if misfit.is_foreign else misfit.problem
+            raise PayloadError(path, problem) from misfit.__cause__
         except RecursionError:
             problem = f"is nested more than {MAX_DEPTH} levels deep, or contains itself."
             raise PayloadError(path, problem) from None
@@ -151,7 +157,7 @@ class Codec:
             return self._slot.decode(data)
         except Exception as exc:
             problem = (
-                f"does not fit what the actor is annotated to return: {type(exc).__name__}: {exc}. "
+                f"does not fit what is annotated: {type(exc).__name__}: {exc}. "
                 "Give the actor another version= when its type changes."
             )
-            raise PayloadError(f"the stored output of actor {self._actor!r}", problem) from exc
+            raise PayloadError(f"the stored output of {self._maker}", problem) from exc
