@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import attrs
 import pytest
 
 from jotty import Conductor, Goto, actor
@@ -444,3 +445,35 @@ async def test_a_failure_that_was_continued_from_is_not_tried_again(store: Store
     result = await store.queue.result(task_id)
     assert [(error["agent"], error["message"]) for error in result["errors"]] == [("bad", "no")]
     assert not result["success"]
+
+
+@attrs.frozen
+class Fact:
+    text: str
+
+
+async def test_several_outputs_of_a_graph_within_come_back_as_they_were(store: Store) -> None:
+    async def one() -> Fact:
+        return Fact("one")
+
+    async def two() -> tuple[str, ...]:
+        return ("two",)
+
+    def actors(act: Callable[[], Any] | None) -> list[Any]:
+        @actor
+        async def use(inner: dict[str, Any]) -> str:
+            if act is not None:
+                act()
+                await anyio.lowlevel.checkpoint()
+            return repr(inner)
+
+        return [actor(Conductor([actor(one), actor(two)], name="inner")), use]
+
+    first = store.process(*actors(store.die))
+    task_id = await first.flow.enqueue_task("g")
+    await first.work()
+    await store.process(*actors(None)).work()
+
+    assert await store.output(task_id) == repr({"one": Fact("one"), "two": ("two",)})
+    starts = [event["agent"] for event in await store.events(task_id, "agent_start")]
+    assert starts == ["inner", "inner/one", "inner/two", "use", "use"]

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jotty.core.orchestration import End, Goto, Output, actor
-from jotty.core.orchestration.codec import Codec, codec_of
+from jotty.core.orchestration.codec import Codec, codec_of, codec_of_any
 from jotty.core.queue import payload
 from jotty.errors import PayloadError
 from jotty.testing import json_values
@@ -281,6 +281,19 @@ def test_kinds_come_back_from_within_each_other(case: Case, data: st.DataObject)
     value = data.draw(values)
 
     assert same(value, passed(returning(annotation), value))
+
+
+@given(st.lists(cases, min_size=2, max_size=3), st.data())
+def test_of_several_each_output_comes_back_alone_and_in_a_dict(
+    several: list[Case], data: st.DataObject
+) -> None:
+    codec = codec_of_any([returning(annotation) for annotation, _ in several], "it")
+    values = [data.draw(values) for _, values in several]
+    deeper = codec_of_any([codec, returning(date)], "outer")
+
+    for value in (*values, {str(number): value for number, value in enumerate(values)}):
+        assert same(value, passed(codec, value))
+        assert same({"in": value, "on": date.min}, passed(deeper, {"in": value, "on": date.min}))
 
 
 @given(cases, json_values(max_leaves=8))

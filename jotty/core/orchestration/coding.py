@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from .codec import Codec, codec_of
+from .codec import Codec, codec_of, codec_of_any
 from .signature import ActorKind
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ class Codecs:
     def of(self, actor: AnyActor) -> Codec:
         """Return an actor's codec.
 
-        That of a conductor is the codec of the one actor that makes its output; if several may, it is that
-        of plain JSON.
+        That of a conductor is the codec of the one actor that makes its output; if several may, it takes the
+        output of any, and a dict of several by name.
         """
         found = self._made.get(actor)
         if found is None:
@@ -36,8 +36,5 @@ class Codecs:
             return codec_of(actor.target, actor.name)
         conductor: Any = actor.call
         graph = conductor.graph()
-        makers = graph.output_nodes(conductor.output)
-        return self.of(graph.nodes[makers[0]].actor) if len(makers) == 1 else codec_of(_anything, actor.name)
-
-
-def _anything() -> Any: ...
+        makers = [self.of(graph.nodes[name].actor) for name in graph.output_nodes(conductor.output)]
+        return makers[0] if len(makers) == 1 else codec_of_any(makers, actor.name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .questions import NO_DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from .actor import ActorLike
     from .fake import FakeContext
@@ -223,6 +225,8 @@ class ActorContext:
             ValueError: The key is in use here.
             RuntimeError: This actor is over, or runs in a thread.
         """
+        if after and not isinstance(after, Iterable):
+            raise TypeError(f"after takes a list of handles: after=[handle], not {after!r}.")
         return self._stage().spawn(actor, key, after, inputs)
 
     async def call(self, actor: ActorLike, /, *, key: str | None = None, **inputs: Any) -> Any:
@@ -259,6 +263,10 @@ class ActorContext:
         Raises:
             Exception: What an actor's last attempt raised.
         """
+        if not isinstance(items, Iterable):
+            raise TypeError(f"map takes a list of items, not {items!r}.")
+        if key is not None and not callable(key):
+            raise TypeError(f"key of map must be a function of the item, or None, not {key!r}.")
         return await self._stage().map(actor, items, key, limit, inputs)
 
     async def step(self, key: str, call: Callable[..., Awaitable[Any] | Any], /, *args: Any) -> Any:
@@ -273,6 +281,13 @@ class ActorContext:
             PayloadError: In a durable run: its value cannot be stored.
             ValueError: The key is in use in this attempt.
         """
+        if not callable(call):
+            if isinstance(call, CoroutineType):
+                call.close()  # or Python would warn of it, much later
+            raise TypeError(
+                f"step takes a function, not {call!r}. "
+                "Give a key, the function and its arguments apart: ctx.step('page', fetch, url)."
+            )
         return await self._stage().step(key, call, args)
 
     async def ask(

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FastPath"]
 
-AT_A_TIME: Final = 63  # the next node goes the long way, on which the event loop gets its turn
 NO_MERE_OUTPUTS: Final = (Output, Goto, End, Handle, CoroutineType)
 
 
@@ -53,7 +52,7 @@ class FastPath:
         start, completion, count = reporter.start, reporter.completion, reporter.count
         finished, known = run.state.progress()
         now = clock()
-        for _ in range(min(AT_A_TIME, run.options.max_iterations - run.state.iterations)):
+        for _ in range(min(run.turns_left, run.options.max_iterations - run.state.iterations)):
             name = flow.first_ready
             if name is None:
                 return None

@@ -88,6 +88,7 @@ class Nursery:
         self._run.tasks.start(handle.scope, self._branch, handle, spawner, parents)
 
     async def _branch(self, handle: Handle, spawner: Execution, parents: Sequence[Handle]) -> None:
+        handle.is_begun = True
         try:
             with handle.scope:
                 await checkpoint_if_cancelled()  # the attempt that has spawned it may be over already
@@ -98,11 +99,12 @@ class Nursery:
             self._run.halt()
             raise
         finally:
-            self._drop(handle)
+            self.drop(handle)
 
     async def run_here(self, handle: Handle, spawner: Execution) -> None:
         """Run something spawned in the task of its spawner, which waits for it."""
         self._run.state.active += 1
+        handle.is_begun = True
         handle.waiters.append(spawner.work)
         try:
             async with self._run.places.waiting(spawner):
@@ -110,9 +112,9 @@ class Nursery:
                     await self._settle(handle, spawner)
             await checkpoint_if_cancelled()  # where it came to a Goto or an End that ends its spawner
         finally:
-            self._drop(handle)
+            self.drop(handle)
 
-    def _drop(self, handle: Handle) -> None:
+    def drop(self, handle: Handle) -> None:
         """Settle what did not come to anything, and count its work no more."""
         if not handle.is_settled:
             self._run.state.forget(handle.agent)

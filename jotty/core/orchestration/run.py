@@ -109,6 +109,7 @@ class Run:
         self._fast_path: FastPath | None = None
         self._is_begun = False
         self._is_running = False
+        self._rested = 0  # how many executions there had been when others had their turn
         self._starting = 0  # workers that have not taken anything yet
         self._failure: BaseException | None = None
         self._failure_info: ErrorInfo | None = None
@@ -276,6 +277,11 @@ class Run:
             scope = CancelScope()
             self.tasks.start(scope, self._work, scope)
 
+    @property
+    def turns_left(self) -> int:
+        """How many executions may begin before everyone else on the event loop has a turn."""
+        return max(0, self._rested + CHECKPOINT_EVERY - self.state.iterations)
+
     async def _work(self, scope: CancelScope) -> None:
         self._starting -= 1
         execution: Execution | None = None
@@ -297,7 +303,9 @@ class Run:
                     self._settle(execution, outcome)
                     settled, execution = execution, self._next(scope)
                     self._idle(settled)
-                    if execution is not None and self.state.iterations % CHECKPOINT_EVERY == 0:
+                    # what has begun may have told the event loop already what it waits for
+                    if execution is not None and execution.rest is None and not self.turns_left:
+                        self._rested = self.state.iterations
                         await checkpoint()
         except BaseException:
             self.halt()

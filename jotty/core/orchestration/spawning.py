@@ -52,6 +52,7 @@ class Handle:
         self.data: bytes | None = None
         self.output_digest: str | None = None
         self.is_awaited = False
+        self.is_begun = False
         self.is_idle = False
         self.watcher: _Batch | None = None
         self.waiters: list[Work] = []
@@ -272,6 +273,8 @@ class Spawner:
             return
         for handle in unsettled:
             handle.scope.cancel()
+            if not handle.is_begun:  # asyncio may be about to drop the task altogether
+                self._run.nursery.drop(handle)
         with CancelScope(shield=True):
             for handle in unsettled:
                 await handle.ended()

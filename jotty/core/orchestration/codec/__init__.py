@@ -10,12 +10,13 @@ from jotty.core.queue.payload import MAX_DEPTH, decode, dumps
 from jotty.errors import PayloadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .annotation import Returned
+    from .reading import Variants
     from .shape import Slot
 
-__all__ = ["Codec", "codec_of"]
+__all__ = ["Codec", "codec_of", "codec_of_any"]
 
 HINT = (
     "Return JSON (of a model, its model_dump(mode='json')), or annotate the function with what it returns: "
@@ -34,6 +35,19 @@ def codec_of(call: Callable[..., Any], actor_name: str, *, step: str | None = No
         step: The key of the step of that actor whose output it is, if it is one's.
     """
     return Codec(call, f"actor {actor_name!r}" if step is None else f"actor {actor_name!r}, step {step!r}")
+
+
+def codec_of_any(codecs: Sequence[Codec], actor_name: str) -> Codec:
+    """Return the codec of what one of these makes of a value, or several of them in a dict by name.
+
+    Args:
+        codecs: Those of who may have made it.
+        actor_name: How errors name who hands it on.
+    """
+    return Codec(_anything, f"actor {actor_name!r}", codecs)
+
+
+def _anything() -> Any: ...
 
 
 class Codec:
@@ -55,9 +69,10 @@ class Codec:
     there against the annotation passes as well, tagged with null if it might be taken for what is annotated.
     """
 
-    def __init__(self, call: Callable[..., Any], maker: str) -> None:
+    def __init__(self, call: Callable[..., Any], maker: str, parts: Sequence[Codec] = ()) -> None:
         self._call = call
         self._maker = maker
+        self._parts = parts
 
     def dump(self, value: Any, limit: int | None = None) -> bytes:
         """Return the value's JSON in UTF-8, as the queue would encode it.
@@ -113,13 +128,27 @@ class Codec:
         return read_return(self._call)
 
     @cached_property
+    def _variants(self) -> Variants:
+        from .reading import either, variants_of
+
+        if self._parts:
+            return either(part._variants for part in self._parts)  # noqa: SLF001 - its own kind
+        return variants_of(self._returned)
+
+    @cached_property
     def _slot(self) -> Slot | None:
         """What the output fits in; None where that is JSON."""
-        from .reading import slot_of
         from .shape import Plain
 
-        slot = slot_of(self._returned)
+        slot = self._variants.slot()
         return None if isinstance(slot, Plain) else slot
+
+    @property
+    def _unknown(self) -> set[str]:
+        """The names in the annotations that mean nothing at run time."""
+        if self._parts:
+            return {name for part in self._parts for name in part._unknown}  # noqa: SLF001 - as above
+        return self._returned.unknown
 
     def _hinted(self, problem: str) -> str:
         """Put a better remedy in the place of the one that JSON alone has."""
@@ -128,7 +157,7 @@ class Codec:
 
     @property
     def _hint(self) -> str:
-        unknown = self._returned.unknown
+        unknown = self._unknown
         if not unknown:
             return HINT
         names = ", ".join(repr(name) for name in sorted(unknown))

@@ -15,7 +15,7 @@ from jotty.core.orchestration.outcome import End, Goto, Output
 from .annotation import Names, hints_of
 from .containers import Dict, Items, Pairs, Tuple
 from .records import Keys, Model, Record, attrs_record, dataclass_record, named_tuple
-from .shape import ANY, JSON_KINDS, Choice, Plain
+from .shape import JSON_KINDS, Choice, Plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .annotation import Returned
     from .shape import Kinds, Shape, Slot
 
-__all__ = ["slot_of"]
+__all__ = ["Variants", "either", "variants_of"]
 
 _OUTCOMES: Final = (End, Goto, Output)
 _STREAMS: Final = (
@@ -61,29 +61,41 @@ _CONCRETE: Final[Mapping[Any, tuple[type, ...]]] = {
 
 
 @attrs.frozen
-class _Variants:
-    """What values of one annotation may be: JSON of these kinds, or of these shapes."""
+class Variants:
+    """What values of one annotation may be.
+
+    Attributes:
+        kinds: JSON of these kinds.
+        shapes: Or of these shapes.
+    """
 
     kinds: Kinds = frozenset()
     shapes: tuple[Shape, ...] = ()
 
     def slot(self) -> Slot:
+        """Return where such values fit."""
         return Choice(self.kinds, self.shapes) if self.shapes else Plain(self.kinds)
 
 
-_ANYTHING: Final = _Variants(JSON_KINDS)
+_ANYTHING: Final = Variants(JSON_KINDS)
 
 
-def slot_of(returned: Returned) -> Slot:
-    """Return where an actor's outputs fit; never raises.
+def variants_of(returned: Returned) -> Variants:
+    """Return what an actor's outputs may be; never raises.
 
     Awaitables are what they give, an async generator's output is a string, and `Output`, Goto and End are
     none. What is not understood stands for any JSON.
     """
     try:
-        return _Reader(returned.names).variants(_output_of(returned.annotation)).slot()
+        return _Reader(returned.names).variants(_output_of(returned.annotation))
     except Exception:  # noqa: BLE001 - annotations may hold anything, and its classes run code of their own
-        return ANY
+        return _ANYTHING
+
+
+def either(all_variants: Iterable[Variants]) -> Variants:
+    """Return what a value may be that is one of these, or holds several of them in a dict by name."""
+    one = _joined(all_variants)
+    return _joined([one, _dict_of("dict", one.slot())])
 
 
 def _output_of(annotation: Any) -> Any:
@@ -99,10 +111,16 @@ def _output_of(annotation: Any) -> Any:
             return annotation
 
 
-def _joined(all_variants: Iterable[_Variants]) -> _Variants:
+def _joined(all_variants: Iterable[Variants]) -> Variants:
     found = list(all_variants)
     kinds: Kinds = frozenset().union(*(each.kinds for each in found))
-    return _Variants(kinds, tuple(shape for each in found for shape in each.shapes))
+    return Variants(kinds, tuple(shape for each in found for shape in each.shapes))
+
+
+def _dict_of(name: str, item: Slot) -> Variants:
+    if isinstance(item, Plain):
+        return Variants(frozenset({dict}))
+    return Variants(shapes=(Dict(name, item),))
 
 
 class _Reader:
@@ -114,12 +132,12 @@ class _Reader:
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        self._known: dict[Any, _Variants] = {}
+        self._known: dict[Any, Variants] = {}
 
-    def variants(self, annotation: Any) -> _Variants:
+    def variants(self, annotation: Any) -> Variants:
         """Return what values of an annotation may be."""
         if annotation in _KINDS:
-            return _Variants(_KINDS[annotation])
+            return Variants(_KINDS[annotation])
         origin, args = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
         if origin in _WRAPPERS:
             return self.variants(args[0]) if args else _ANYTHING
@@ -133,11 +151,11 @@ class _Reader:
             return self._class(origin, args, annotation)
         return self._named(origin)
 
-    def _union(self, members: Iterable[Any]) -> _Variants:
+    def _union(self, members: Iterable[Any]) -> Variants:
         members = list(dict.fromkeys(members))
         return _joined(self.variants(each) for each in members) if members else _ANYTHING
 
-    def _named(self, annotation: Any) -> _Variants:
+    def _named(self, annotation: Any) -> Variants:
         """Read what has a name of its own: a NewType, a type variable, a `type X = ...`."""
         if isinstance(annotation, NewType):
             return self.variants(annotation.__supertype__)
@@ -150,7 +168,7 @@ class _Reader:
         self._known[annotation] = self.variants(meaning)
         return self._known[annotation]
 
-    def _class(self, cls: type, args: tuple[Any, ...], annotation: Any) -> _Variants:
+    def _class(self, cls: type, args: tuple[Any, ...], annotation: Any) -> Variants:
         if cls in _OUTCOMES or cls is object:
             return _ANYTHING
         if cls in {list, tuple, set, frozenset, dict}:
@@ -159,34 +177,32 @@ class _Reader:
             self._read_class(cls, args, annotation)
         return self._known[annotation]
 
-    def _container(self, cls: type, args: tuple[Any, ...], annotation: Any) -> _Variants:
+    def _container(self, cls: type, args: tuple[Any, ...], annotation: Any) -> Variants:
         name = _name_of(cls, args)
         if cls is dict:
             return self._dict(name, *(args or (str, Any)))
         if typing.get_origin(annotation) is tuple and args[-1:] != (...,):
             if _is_fixed(annotation, args):
-                return _Variants(shapes=(Tuple(name, tuple(self.variants(each).slot() for each in args)),))
+                return Variants(shapes=(Tuple(name, tuple(self.variants(each).slot() for each in args)),))
             args = ()
         item = self.variants(args[0] if args else Any).slot()
         if cls is list and isinstance(item, Plain):
-            return _Variants(frozenset({list}))
-        return _Variants(shapes=(Items(name, cls, item),))
+            return Variants(frozenset({list}))
+        return Variants(shapes=(Items(name, cls, item),))
 
-    def _dict(self, name: str, key: Any, value: Any) -> _Variants:
+    def _dict(self, name: str, key: Any, value: Any) -> Variants:
         keys, item = self.variants(key), self.variants(value).slot()
         if keys.shapes or str not in keys.kinds:
-            return _Variants(shapes=(Pairs(name, keys.slot(), item),))
-        if isinstance(item, Plain):
-            return _Variants(frozenset({dict}))
-        return _Variants(shapes=(Dict(name, item),))
+            return Variants(shapes=(Pairs(name, keys.slot(), item),))
+        return _dict_of(name, item)
 
     def _read_class(self, cls: type, args: tuple[Any, ...], annotation: Any) -> None:
         shape = self._shape_of(cls, args)
-        self._known[annotation] = _ANYTHING if shape is None else _Variants(shapes=(shape,))
+        self._known[annotation] = _ANYTHING if shape is None else Variants(shapes=(shape,))
         if isinstance(shape, (Record, Keys)):
             shape.slots = {name: self.variants(each).slot() for name, each in shape.annotated.items()}
             if isinstance(shape, Keys) and all(isinstance(each, Plain) for each in shape.slots.values()):
-                self._known[annotation] = _Variants(frozenset({dict}))
+                self._known[annotation] = Variants(frozenset({dict}))
 
     def _shape_of(self, cls: type, args: tuple[Any, ...]) -> Shape | None:
         if issubclass(cls, Enum):

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
-    "ANY",
     "JSON_KINDS",
     "Choice",
     "Kinds",
@@ -134,9 +133,6 @@ class Plain:
     def decode(self, data: Any) -> Any:
         """Return the JSON itself."""
         return data
-
-
-ANY: Final = Plain(JSON_KINDS)
 
 
 class Choice:
