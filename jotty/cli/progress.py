@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .printing import console, is_terminal, say, visible
-from .telling import ENDS, described, named, tell_line, tell_lines_of_another
+from .telling import ENDS, described, named, tell_line, tell_lines_of_another, waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -157,13 +157,16 @@ class Board:
             row.again_at = self._began(event) + event["delay"]
         elif kind == "input_required":
             row.state, row.note = "asking", described(event)
-        elif kind == "agent_cancelled" and self._parks and row.state == "asking":
-            row.seconds, row.since = self._seconds(row, event), None
+        elif kind == "agent_cancelled" and self._parks and waits_for(event["agent"], self._asking()):
+            row.state, row.seconds, row.since = "asking", self._seconds(row, event), None
         elif kind in ENDS:
             row.state, row.seconds, row.note = ENDS[kind], self._seconds(row, event), described(event)
             row.since = None
         if kind in _VOIDS:
             self._texts.pop(event["agent"], None)
+
+    def _asking(self) -> list[str]:
+        return [name for name, row in self.rows.items() if row.state == "asking"]
 
     def _began(self, event: Mapping[str, Any]) -> float:
         return self._now() - self._lag(event)

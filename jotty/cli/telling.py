@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from jotty.core.orchestration.labels import readable
+from jotty.errors import InputRequired
 
 from .answers import told_options
 from .printing import say, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["ENDS", "asked", "described", "named", "tell_line", "tell_lines_of_another"]
+__all__ = ["ENDS", "asked", "described", "named", "tell_line", "tell_lines_of_another", "waits_for"]
 
 NOTE: Final = 300  # characters of an error that are shown before the run is over
 ENDS: Final = {
@@ -21,6 +22,7 @@ ENDS: Final = {
     "agent_skipped": "skipped",
     "agent_cancelled": "cancelled",
 }
+_NOBODY: Final = f"{InputRequired.__module__}.{InputRequired.__qualname__}"
 _TOLD: Final = {"agent_start", "agent_retry", "input_required", *ENDS}
 
 
@@ -53,6 +55,8 @@ def named(label: str) -> str:
 
 def _error(event: Mapping[str, Any]) -> str:
     kind, message = event["error"]["type"], event["error"]["message"]
+    if kind == _NOBODY:  # the command has a remedy of its own
+        kind, message = InputRequired.__name__, message.partition(" Pass on_ask=")[0]
     return _short(f"{kind}: {message}" if message else kind)
 
 
@@ -95,10 +99,15 @@ def tell_lines_of_another() -> Callable[[Mapping[str, Any]], None]:
     def take(event: Mapping[str, Any]) -> None:
         if event["type"] == "input_required":
             asking.add(event["agent"])
-        elif "agent" in event and event["agent"] in asking:
+        elif event["type"] == "agent_cancelled" and waits_for(event["agent"], asking):
+            return
+        elif "agent" in event:
             asking.discard(event["agent"])
-            if event["type"] == "agent_cancelled":
-                return
         tell_line(event)
 
     return take
+
+
+def waits_for(label: str, asking: Iterable[str]) -> bool:
+    """Whether an execution is one of those that ask, or has spawned or holds one of them."""
+    return any(each == label or each.startswith(f"{label}/") for each in asking)

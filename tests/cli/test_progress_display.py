@@ -9,6 +9,7 @@ from rich.console import Console
 from jotty.cli import progress
 from jotty.cli.progress import Board, watching
 from jotty.cli.telling import described, tell_line
+from jotty.errors import InputRequired
 
 ERROR = {"agent": "write", "attempt": 1, "type": "ValueError", "message": "too long"}
 
@@ -192,6 +193,59 @@ def test_in_a_pipe_each_event_worth_it_is_one_plain_line(capsys: pytest.CaptureF
         "edit: skipped (not wanted)",
         "plan/read[docs/api.md 5%]: started",
     ] == err.splitlines()
+
+
+def asked(agent: str) -> dict[str, Any]:
+    told = {"type": "input_required", "agent": agent, "attempt": 1}
+    return {**told, "key": "k", "question": "Go on?", "options": None}
+
+
+def cancelled(agent: str) -> dict[str, Any]:
+    return {"type": "agent_cancelled", "agent": agent, "attempt": 1}
+
+
+PARKED = [
+    *(started("section"), started("section/ask"), started("sect"), asked("section/ask")),
+    *(cancelled("section/ask"), cancelled("section"), cancelled("sect")),
+]
+
+
+def test_a_follower_is_not_told_that_who_asks_or_waits_for_that_makes_room(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with watching(follows=True) as watcher:
+        for event in [*PARKED, started("section"), cancelled("section")]:
+            watcher.take(event)
+        watcher.take(completed("section/ask"))
+        watcher.take(cancelled("section"))
+
+    assert [
+        *("section: started", "section/ask: started", "sect: started", "section/ask: asks k: Go on?"),
+        *("sect: cancelled", "section: started", "section/ask: done in 1.50 s", "section: cancelled"),
+    ] == capsys.readouterr().err.splitlines()
+
+
+def test_who_makes_room_for_a_question_below_is_asking_too(clock: Clock) -> None:
+    board = Board(now=clock, parks=True)
+    for event in PARKED:
+        board.take(event)
+        clock.now += 1.0
+    parked = {name: board.look(row) for name, row in board.rows.items()}
+    board.take(started("section"))
+
+    assert {
+        "section": ("asking", 5.0, ""),
+        "section/ask": ("asking", 3.0, "Go on?"),
+        "sect": ("cancelled", 4.0, ""),
+    } == parked
+    assert "running" == board.look(board.rows["section"])[0]
+
+
+def test_what_python_can_do_for_a_question_is_not_told_on_the_command_line() -> None:
+    error = {"type": "jotty.errors.InputRequired", "message": str(InputRequired("k", "Go on?"))}
+    event = {"type": "agent_error", "agent": "a", "error": {**ERROR, **error}, "seconds": 1.0}
+
+    assert "InputRequired: An actor asks 'Go on?' (key 'k') and nobody can answer." == described(event)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from jotty import Goto, TaskQueue, TaskStatus, actor
-from jotty.errors import InvalidState, PayloadError, TaskCancelled, TaskFailed
+from jotty.errors import InvalidState, PayloadError, TaskCancelled
 from jotty_backends.sqlite import SQLiteBackend
 
 if TYPE_CHECKING:
@@ -130,16 +130,43 @@ async def test_an_answer_may_come_before_its_question(
     assert await store.events(task_id, "input_required") == []
 
 
-async def test_an_early_answer_that_is_no_option_fails_the_run_and_says_so(
-    store: Store, approval: list[Any]
+async def test_an_early_answer_that_is_no_option_is_asked_for_again_under_a_key_of_its_own(
+    store: Store, approval: list[Any], calls: list[str]
 ) -> None:
     process = store.process(*approval)
     task_id = await process.flow.enqueue_task("g", max_attempts=1)
     await process.flow.answer(task_id, "fine", "maybe")
     await process.work()
 
-    with pytest.raises(TaskFailed, match=r"'maybe' is no answer to 'fine'.*'yes', 'no'"):
-        await process.flow.result(task_id)
+    assert tuple((await store.task(task_id)).head.awaiting) == ("fine~2",)
+    with pytest.raises(ValueError, match="'perhaps' is no answer"):
+        await process.flow.answer(task_id, "fine~2", "perhaps")
+    await process.flow.answer(task_id, "fine~2", "no")
+    await process.work()
+
+    assert await store.output(task_id) == "draft of g: no!"
+    assert [each["key"] for each in await store.events(task_id, "input_required")] == ["fine~2"]
+    assert calls.count("paid") == 1
+
+
+async def test_a_default_that_is_no_option_stands_when_the_actor_runs_again(
+    store: Store, clock: VirtualClock
+) -> None:
+    @actor
+    async def ask_twice(ctx: ActorContext) -> Any:
+        first = await ctx.ask("?", key="one", options=["yes", "no"], timeout=5, default=None)
+        return [first, await ctx.ask("?", key="two")]
+
+    process = store.process(ask_twice)
+    task_id = await process.flow.enqueue_task("g")
+    async with clock.autojump():
+        await process.work()
+        await clock.sleep(6)
+        await process.work()
+        await process.flow.answer(task_id, "two", 2)
+        await process.work()
+
+    assert await store.output(task_id) == [None, 2]
 
 
 async def test_an_answer_while_the_run_is_at_work_before_it_asks_is_not_overlooked(

@@ -85,7 +85,7 @@ class Scene:
                 await self.forever()
             finally:
                 with CancelScope(shield=True):
-                    await self.clock.sleep(1)
+                    await turns(5)
 
 
 @attrs.frozen

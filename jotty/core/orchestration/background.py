@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jotty.core.queue import Cursor, EnqueueOptions, Task
 
     from .events import Event
+    from .graph import Graph
     from .journaling import JournalWriter
     from .orchestrator import Orchestrator
     from .run import Run
@@ -230,16 +231,16 @@ class BackgroundRuns:
             )
         except (AttributeError, TypeError, ValueError) as error:
             raise GraphError("The task cannot be run by this workflow.", str(error)) from error
-        self._check_change(task, writer.begun, fingerprint(run.graph))
+        self._check_change(task, writer.begun, run.graph)
         return partial(_executed, run)
 
-    def _check_change(self, task: Task, begun: str | None, now: str) -> None:
+    def _check_change(self, task: Task, begun: str | None, graph: Graph) -> None:
         """Tell of a run that began with another graph.
 
         Raises:
             Unhandled: It is left to those that have this graph.
         """
-        if begun is None or begun == now:
+        if begun is None or begun == fingerprint(graph):
             return
         if self._conductor.on_change == "raise":
             raise Unhandled(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from .binding import Plan
     from .dataflow import Dataflow
@@ -73,40 +73,39 @@ class Digests:
 
     def inputs_of(self, node: Node, flow: Dataflow) -> str:
         """Return what stands for all that a ready node is given."""
-        call = flow.calls.get(node.name)
-        parts = [self._around, _version(node), *self._bound(node.plan, flow)]
-        if node.plan.own is not None:
+        plan, call = node.plan, flow.calls.get(node.name)
+        parts = self._bound(node, plan, flow)
+        if plan.own is not None:
             parts.append(f"own {self._previous.get(node.actor.name)}")
         if call is not None:
             parts.append(f"call {digest_of(dict(call))}")
         elif node.when is not None:
             parts.append("when")
-            parts.extend(self._bound(node.when, flow))
+            parts += self._bound(node, node.when, flow)[2:]
         return _joined(parts)
 
     def spawned(self, node: Node, inputs: Mapping[str, str | None], flow: Dataflow) -> str:
         """Return what stands for all that something spawned is given, with the digests of its inputs."""
-        parts = [self._around, _version(node), *self._bound(node.plan, flow)]
+        parts = self._bound(node, node.plan, flow)
         parts.extend(f"{name}: {found}" for name, found in sorted(inputs.items()))
         return _joined(parts)
 
-    def _bound(self, plan: Plan, flow: Dataflow) -> Iterator[str]:
-        yield from _named(plan)
-        for parameter, node, _ in plan.outputs:
-            yield f"{parameter}<{self._outputs.get(node) if node in flow.outputs else None}"
-        for parameter, node in plan.more_outputs:
-            yield f"{parameter}<{self._outputs.get(node) if node in flow.outputs else None}"
+    def _bound(self, node: Node, plan: Plan, flow: Dataflow) -> list[str]:
+        """Return what a plan binds, after what holds for the whole node."""
+        version = node.actor.version
+        parts = [self._around, "" if version is None else repr(version), *_named(plan)]
+        here, digests = flow.outputs, self._outputs
+        for parameter, name, _ in plan.outputs:
+            parts.append(f"{parameter}<{digests.get(name) if name in here else None}")
+        for parameter, name in plan.more_outputs:
+            parts.append(f"{parameter}<{digests.get(name) if name in here else None}")
+        return parts
 
 
-def _version(node: Node) -> str:
-    return "" if node.actor.version is None else repr(node.actor.version)
-
-
-def _named(plan: Plan) -> Iterator[str]:
-    for parameter, name in plan.given:
-        yield f"{parameter}={name}"
-    for name in plan.more_given:
-        yield f"+{name}"
+def _named(plan: Plan) -> list[str]:
+    named = [f"{parameter}={name}" for parameter, name in plan.given]
+    named.extend([f"+{name}" for name in plan.more_given])
+    return named
 
 
 def _joined(parts: list[str]) -> str:

@@ -83,27 +83,34 @@ def entry_of(event: Mapping[str, Any], note: Mapping[str, Any], limit: int) -> E
     return EncodedEntry(encoded)
 
 
-# These two make up nearly all of a journal, and are written by hand: that takes a tenth of the time.
+# These two make up nearly all of a journal, and are written by hand: that takes a twentieth of the time.
+# Times are whole microseconds, so that six decimals tell them exactly.
 
 
 def _start_entry(event: Mapping[str, Any], note: Mapping[str, Any]) -> bytes:
-    number = f',"round":{note["round"]}' if note["round"] else ""
-    agent, time, inputs = _quoted(event["agent"]), event["time"], note["inputs"]
-    return f'{{"kind":"start","agent":{agent},"time":{time!r},"inputs":"{inputs}"{number}}}'.encode()
+    number = b',"round":%d' % note["round"] if note["round"] else b""
+    agent, inputs = _quoted(event["agent"]), note["inputs"].encode()
+    return b'{"kind":"start","agent":%s,"time":%.6f,"inputs":"%s"%s}' % (agent, event["time"], inputs, number)
 
 
 def _step_entry(event: Mapping[str, Any], note: Mapping[str, Any]) -> bytes:
-    number = f',"round":{note["round"]}' if note["round"] else ""
-    attempt = f',"attempt":{event["attempt"]}' if event["attempt"] > 1 else ""
-    agent, time, seconds = _quoted(event["agent"]), event["time"], event["seconds"]
-    progress = f"{event['finished']},{event['known']}"
-    start = f'{{"kind":"step","agent":{agent},"time":{time!r},"seconds":{seconds!r},"of":[{progress}]'
-    return b'%s,"output":%s}' % (f"{start}{attempt}{number}".encode(), note["output"])
+    number = b',"round":%d' % note["round"] if note["round"] else b""
+    attempt = b',"attempt":%d' % event["attempt"] if event["attempt"] > 1 else b""
+    return b'{"kind":"step","agent":%s,"time":%.6f,"seconds":%.6f,"of":[%d,%d]%s%s,"output":%s}' % (
+        _quoted(event["agent"]),
+        event["time"],
+        event["seconds"],
+        event["finished"],
+        event["known"],
+        attempt,
+        number,
+        note["output"],
+    )
 
 
 @lru_cache(maxsize=4096)
-def _quoted(text: str) -> str:
-    return dumps(text).decode()
+def _quoted(text: str) -> bytes:
+    return dumps(text)
 
 
 def _started(event: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -71,12 +71,7 @@ class JournalWriters:
             with self._clock.timeout(GROUP_SECONDS):
                 await self._is_urgent.wait()
             self._has_news, self._is_urgent = anyio.Event(), anyio.Event()
-            async with anyio.create_task_group() as group:
-                for writer in self._writers:
-                    if writer.is_writing:
-                        self._has_news.set()  # what came meanwhile is for the next time
-                    elif writer.has_waiting:
-                        group.start_soon(writer.try_flush)
+            await self._write_all()
             if any(writer.is_delayed for writer in self._writers):
                 failures += 1
                 self._has_news.set()
@@ -84,8 +79,22 @@ class JournalWriters:
             else:
                 failures = 0
 
+    async def _write_all(self) -> None:
+        """Have every run write what has arrived; most have just done so themselves."""
+        due = [writer for writer in self._writers if writer.has_waiting]
+        if any(writer.is_writing for writer in due):
+            self._has_news.set()  # what came meanwhile is for the next time
+            due = [writer for writer in due if not writer.is_writing]
+        if len(due) == 1:
+            await due[0].try_flush()
+        elif due:
+            async with anyio.create_task_group() as group:
+                for writer in due:
+                    group.start_soon(writer.try_flush)
+
     def _notify(self, *, is_urgent: bool) -> None:
-        self._has_news.set()
+        if not self._has_news.is_set():
+            self._has_news.set()
         if is_urgent:
             self._is_urgent.set()
 
@@ -97,6 +106,7 @@ class JournalWriter:
         past: What they have noted, once `recall` has read it.
         error: What made its events unstorable, once that is known; the run's scope is then cancelled.
         is_delayed: Whether the store did not answer at the last try; the events wait.
+        is_writing: Whether a group is being written.
     """
 
     def __init__(
@@ -106,13 +116,16 @@ class JournalWriter:
         self.limit = queue.max_payload
         self.error: QueueError | None = None
         self.is_delayed = False
+        self.is_writing = False
         self._queue = queue
         self._task = task
         self._run = run
         self._notify = notify
         self._waiting: list[EncodedEntry] = []
-        self._flushing = anyio.Lock(fast_acquire=True)
-        self._caught_up = anyio.Event()
+        self._caught_up: anyio.Event | None = None
+        self._written: anyio.Event | None = None  # for those who wait for the group that is being written
+        self._stored = 0  # entries that are known to be written
+        self._under_way = 0  # entries that are being written
         self._last: int | None = None  # the number of the last entry that is known to be written
         self._is_in_doubt = False
 
@@ -120,11 +133,6 @@ class JournalWriter:
     def has_waiting(self) -> bool:
         """Whether something has arrived that is not written."""
         return bool(self._waiting)
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether a group is being written."""
-        return self._flushing.locked()
 
     # What was
 
@@ -176,7 +184,7 @@ class JournalWriter:
 
     def put(self, event: Mapping[str, Any], note: Mapping[str, Any] | None = None) -> None:
         """Take an event as it is now; it is written soon. One that cannot be stored ends the run."""
-        if event["type"] in ENDINGS or self.error is not None:
+        if self.error is not None or event["type"] in ENDINGS:
             return
         try:
             entry = plain_entry(event, self.limit) if note is None else entry_of(event, note, self.limit)
@@ -196,7 +204,9 @@ class JournalWriter:
 
     def _take_in(self, entry: EncodedEntry) -> None:
         self._waiting.append(entry)
-        self._notify(is_urgent=len(self._waiting) == GROUP_EVENTS)  # once: more of them hurry nobody more
+        number = len(self._waiting)
+        if number in {1, GROUP_EVENTS}:  # more of them are no news, and hurry nobody more
+            self._notify(is_urgent=number == GROUP_EVENTS)
 
     async def try_flush(self) -> None:
         """Write what has arrived; keep it if the store does not answer, end the run if it never can."""
@@ -210,7 +220,9 @@ class JournalWriter:
         except QueueError as error:
             self._end(error)
         self.is_delayed = False
-        self._caught_up.set()
+        if self._caught_up is not None:
+            self._caught_up.set()
+            self._caught_up = None
 
     def _end(self, error: QueueError) -> None:
         self.error = error
@@ -223,30 +235,52 @@ class JournalWriter:
         await self.try_flush()
         while self.is_delayed:
             self._notify(is_urgent=True)
-            self._caught_up = anyio.Event()
+            self._caught_up = self._caught_up or anyio.Event()
             await self._caught_up.wait()
         if self.error is not None:
             await checkpoint()  # the run's scope is cancelled
 
     async def _write(self) -> None:
-        """Write what has arrived; what could not be written waits for the next call.
+        """Return once all that has arrived is written; what could not be written waits for the next call.
 
         Raises:
             LeaseLost: The task is not held any more.
             StorageError: The store failed.
         """
-        async with self._flushing:
+        wanted = self._stored + self._under_way + len(self._waiting)
+        while self._stored < wanted and (self.is_writing or self._waiting):
+            if self.is_writing:
+                await self._wait_for_group()
+            else:
+                await self._write_group()
+
+    async def _wait_for_group(self) -> None:
+        self._written = self._written or anyio.Event()
+        await self._written.wait()
+
+    async def _write_group(self) -> None:
+        self.is_writing = True
+        group: list[EncodedEntry] = []
+        try:
             if self._is_in_doubt:
                 await self._drop_written()
             group = self._take()
-            if not group:
-                return
-            try:
+            self._under_way = len(group)
+            if group:
                 self._last = await self._queue.record(self._task, group)
-            except BaseException:
-                self._waiting[:0] = group
-                self._is_in_doubt = self._last is not None
-                raise
+        except BaseException:
+            self._waiting[:0] = group
+            self._is_in_doubt = True
+            self._notify(is_urgent=False)
+            raise
+        else:
+            self._stored += len(group)
+        finally:
+            self._under_way = 0
+            self.is_writing = False
+            if self._written is not None:
+                self._written.set()
+                self._written = None
 
     async def flush_last(self) -> None:
         """Write what has arrived of a run that failed or is being cancelled, if it can be within 2 s."""
@@ -258,11 +292,12 @@ class JournalWriter:
 
         A flush under way is awaited, so that what it could not write is among them.
         """
-        async with self._flushing:
-            if self._is_in_doubt:
-                with suppress(StorageError):  # rather told twice than not at all
-                    await self._drop_written()
-            return self._take()
+        while self.is_writing:
+            await self._wait_for_group()
+        if self._is_in_doubt:
+            with suppress(StorageError):  # rather told twice than not at all
+                await self._drop_written()
+        return self._take()
 
     async def _drop_written(self) -> None:
         """Find out how much of a group was written whose answer never came, so that nothing is told twice."""
@@ -271,6 +306,7 @@ class JournalWriter:
             written += entry.kind not in RESERVED_KINDS
             self._last = entry.number
         del self._waiting[:written]
+        self._stored += written
         self._is_in_doubt = False
 
     def _take(self) -> list[EncodedEntry]:
@@ -396,7 +432,7 @@ async def _ending(queue: TaskQueue, task_id: str, end: JournalEntry) -> Any:
     if status == TaskStatus.CANCELLED:
         error = _error("TaskCancelled", "The task was cancelled.", end)
     elif task.status is TaskStatus.FAILED and task.error:
-        error = _error(task.error["type"], task.error["message"], end)
+        error = _told(fold, task.error) or _error(task.error["type"], task.error["message"], end)
     else:
         error = fold.errors[-1] if fold.errors else _error("TaskFailed", "The task failed.", end)
     result = {
@@ -407,6 +443,15 @@ async def _ending(queue: TaskQueue, task_id: str, end: JournalEntry) -> Any:
         "metadata": {"run_id": task_id, "iterations": len(fold.path), "path": fold.path},
     }
     return {"type": "workflow_error", **event, "error": error, "result": result}
+
+
+def _told(fold: RunFold, error: Mapping[str, Any]) -> Any:
+    """Return what the run has told of the actor that a task has failed by, if it was one."""
+    for told in reversed(fold.errors):
+        kind = told["type"].rpartition(".")[2]
+        if kind == error["type"].rpartition(".")[2] and error["message"].startswith(told["message"]):
+            return told
+    return None
 
 
 def _error(kind: str, message: str, end: JournalEntry) -> dict[str, Any]:

@@ -110,6 +110,21 @@ class Questions:
         self._news: dict[str, anyio.Event] = {}
         self._wakes: dict[str, Callable[[], object]] = {}
 
+    def open_key(self, key: str, options: Sequence[Any] | None, default: Any) -> str:
+        """Return the key under which to ask: `key~2` and so on where an answer is none of the options.
+
+        It came before its question, when nobody could refuse it, or to another one; and the first answer
+        stands. What counts when nobody answers needs to be no option.
+        """
+        number, found = 1, key
+        while options is not None and found in self.answers:
+            answer = self.answers[found]
+            if answer in options or answer == default:
+                break
+            number += 1
+            found = f"{key}~{number}"
+        return found
+
     def check(self, key: str, value: Any) -> None:
         """Refuse what cannot be an answer now.
 

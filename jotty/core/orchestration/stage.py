@@ -13,7 +13,7 @@ from jotty.errors import InputRequired
 
 from .codec import codec_of
 from .digests import digest_of
-from .questions import NO_DEFAULT, Question, check_answer, key_in_rounds
+from .questions import NO_DEFAULT, Question, key_in_rounds
 from .signature import ActorKind, kind_of
 from .spawning import Handle, Spawner
 
@@ -115,13 +115,11 @@ class Stage:
             return default  # there is nobody to wait for
         key = key_in_rounds(execution.label if key is None else key, execution.rounds)
         check_name("key", key)
-        if key not in questions.answers:
-            await self._wait(self._asked(key, question, options, timeout))
-        if key not in questions.answers:
-            return self._expired(key, default)
-        answer = questions.answers[key]
-        check_answer(key, answer, options)
-        return answer
+        while (current := questions.open_key(key, options, default)) not in questions.answers:
+            await self._wait(self._asked(current, question, options, timeout))
+            if current not in questions.answers:
+                return self._expired(current, default)
+        return questions.answers[current]
 
     def _asked(
         self, key: str, question: str, options: Sequence[Any] | None, timeout: float | None

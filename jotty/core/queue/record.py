@@ -146,8 +146,9 @@ def error_outcome(error: BaseException | str | tuple[str, str]) -> bytes:
 
 
 def _text(error: BaseException) -> str:
+    """Return what an error says, and below that the notes that were added to it."""
     try:
-        return str(error)
+        return "\n".join((str(error), *getattr(error, "__notes__", ())))
     except Exception as failure:  # noqa: BLE001 - an error that cannot be told must not hide that there was one
         return f"<str() of this error raised {type(failure).__qualname__}>"
 

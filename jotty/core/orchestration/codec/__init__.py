@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from jotty.core.queue import encode
 from jotty.core.queue.payload import MAX_DEPTH, decode, dumps
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Codec", "codec_of", "codec_of_any"]
 
+SINGLE: Final = frozenset({type(None), bool, int, float, str})
 HINT = (
     "Return JSON (of a model, its model_dump(mode='json')), or annotate the function with what it returns: "
     "dataclasses, attrs classes, models, tuples, sets, dates and the like then come back as they were."
@@ -72,6 +73,7 @@ class Codec:
     def __init__(self, call: Callable[..., Any], maker: str, parts: Sequence[Codec] = ()) -> None:
         self._call = call
         self._maker = maker
+        self._path = f"the output of {maker}: it"
         self._parts = parts
 
     def dump(self, value: Any, limit: int | None = None) -> bytes:
@@ -85,7 +87,7 @@ class Codec:
             PayloadError: It does not fit the annotation and is no strict JSON either, or is too long;
                 names the actor and the path within its output.
         """
-        slot, path = self._slot, f"the output of {self._maker}: it"
+        slot, path = self._slot, self._path
         if slot is None:
             try:
                 return encode(value, path, limit=limit)
@@ -96,6 +98,20 @@ class Codec:
                     raise
                 raise PayloadError(error.path, self._hinted(error.problem)) from None
         return encode(self._shaped(slot, value, path), path, limit=limit)
+
+    def kept(self, value: Any, limit: int | None = None) -> tuple[bytes, Any]:
+        """Return the value's JSON, and what `load` makes of that.
+
+        Args:
+            value: What the actor returned.
+            limit: The most bytes that its JSON may have; None for no bound.
+
+        Raises:
+            PayloadError: As `dump`.
+        """
+        data = self.dump(value, limit)
+        # a single value of JSON's comes back as itself, and there is nothing in it to share
+        return data, value if type(value) in SINGLE and self._slot is None else self.load(data)
 
     def load(self, data: bytes) -> Any:
         """Return the value that was dumped: a fresh one, which shares nothing with any other.
