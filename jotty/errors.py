@@ -193,15 +193,17 @@ class InputRequired(JottyError):
     Attributes:
         key: The question's key.
         question: The question.
+        answers: The keys of the answers that there are, or None where nobody answers at all.
     """
 
-    def __init__(self, key: str, question: str) -> None:
+    def __init__(self, key: str, question: str, answers: Collection[str] | None = None) -> None:
         self.key = key
         self.question = question
-        super().__init__(
-            f"An actor asks {question!r} (key {key!r}) and nobody can answer. "
-            "Pass on_ask= to execute() or run(), or use execute_stream() and answer there."
-        )
+        self.answers = None if answers is None else sorted(map(str, answers))
+        why, remedy = "nobody can answer", "Pass on_ask= to execute() or run(), or answer in execute_stream()"
+        if self.answers is not None:
+            why, remedy = f"on_ask has no answer {key!r}", f"It has: {', '.join(self.answers) or 'none'}"
+        super().__init__(f"An actor asks {question!r} (key {key!r}) and {why}. {remedy}.")
 
 
 class Unhandled(JottyError):

@@ -302,3 +302,11 @@ def test_where_nobody_can_be_asked_a_question_fails_the_run_and_says_what_to_do(
     )
     assert "on_ask=" not in ran.stderr.partition("\nError: ")[2]
     assert {"before": "Publish"} == json.loads(ran.stdout)["actor_outputs"]
+
+
+def test_where_nobody_can_be_asked_a_question_with_a_default_has_that(jotty: Jotty, app_file: Path) -> None:
+    app_file.write_text(ASKS.replace('key="ok"', 'key="ok", timeout=3600, default="no"'))
+
+    ran = jotty("run", str(app_file), "Publish")
+
+    assert (0, "no\n") == (ran.exit_code, ran.stdout)

@@ -449,7 +449,8 @@ async def test_what_ends_well_after_the_caller_was_cancelled_starts_nothing(cloc
         with clock.timeout(1):
             await run.execute(events.append)
 
-    assert ["agent_start"] * 2 + ["agent_cancelled"] * 2 == [event["type"] for event in events[1:]]
+    expected = ["agent_start", "agent_start", "agent_cancelled", "agent_complete"]
+    assert expected == [event["type"] for event in events[1:]]
 
 
 async def test_nothing_starts_once_the_caller_is_cancelled(clock: VirtualClock) -> None:

@@ -251,6 +251,9 @@ def passed(codec: Codec, value: Any) -> Any:
     by_json = codec.decode(json.loads(json.dumps(encoded)))
     assert payload.encode(encoded) == stored
     assert by_json == codec.load(stored)
+    data, kept = codec.kept(value)
+    assert data == stored
+    assert same(by_json, kept)
     return by_json
 
 
@@ -325,11 +328,12 @@ def test_nothing_is_shared_with_what_was_returned(annotation: Any) -> None:
 
     encoded = codec.encode(value)
     decoded = codec.decode(encoded)
+    _, kept = codec.kept(value)
     inner["a"].append(2)
     encoded_before, encoded[0] = json.loads(json.dumps(encoded)), None
 
     assert [{"a": [1]}] == encoded_before
-    assert [{"a": [1]}] == decoded
+    assert [{"a": [1]}] == decoded == kept
 
 
 TAGS: list[tuple[Any, Any, Any]] = [
@@ -636,6 +640,16 @@ def test_the_error_says_once_what_to_do(value: Any) -> None:
 
     _, remedy = caught.value.problem.split(". ")
     assert remedy.startswith("Return JSON")
+
+
+def test_what_another_annotation_of_a_dict_would_take_says_so() -> None:
+    with pytest.raises(PayloadError, match=r"has the key 1, which is no string\. Return JSON.*annotate"):
+        returning(Any).dump([{1: "a"}])
+
+
+def test_within_an_annotated_output_it_is_what_holds_it_that_must_be_annotated() -> None:
+    with pytest.raises(PayloadError, match=r"things\[0\] is of type complex.*Annotate what holds it"):
+        returning(Holder).dump(Holder([1j]))
 
 
 def test_the_error_of_a_step_names_it() -> None:

@@ -299,6 +299,20 @@ async def test_a_question_that_expires_has_its_default(
     assert [True] == cancelled
 
 
+async def test_where_nobody_can_answer_a_question_with_a_default_has_it_at_once(watch: Watch) -> None:
+    ask = asking(timeout=5, default="later")
+    runs = [
+        await watch(ask),
+        await watch(ask, on_ask={"another question": "yes"}),
+        await watch(asking(timeout=5), on_ask={}),
+        await watch(asking(default="later"), on_ask={}),
+    ]
+
+    assert ["later", "later"] == [run.output for run in runs[:2]]
+    assert [InputRequired, InputRequired] == [type(run.error) for run in runs[2:]]
+    assert {0.0} == {run.events[-1]["time"] - run.events[0]["time"] for run in runs}
+
+
 async def test_a_question_that_expires_without_a_default_is_a_timeout_error(
     watch: Watch, clock: VirtualClock
 ) -> None:

@@ -22,6 +22,7 @@ import attrs
 
 from jotty.core.queue import RetryPolicy
 
+from .binding import among
 from .signature import ActorKind, Parameter, Signature, kind_of, read_signature
 
 if TYPE_CHECKING:
@@ -278,6 +279,11 @@ class Actor(Generic[P, R]):
             raise ValueError(f"retries of {self.name!r} must be an int >= 0, not {self.retries!r}.")
         if self.timeout is not None and not is_seconds(self.timeout):
             raise ValueError(f"timeout of {self.name!r} must be seconds > 0, or None, not {self.timeout!r}.")
+        if self.limit is not None and not isinstance(self.limit, str):
+            raise TypeError(
+                f"limit of actor {self.name!r} must be a name, not {self.limit!r}. "
+                "Write limit='model', and Conductor(..., limits={...}) with what that is."
+            )
         if self.on_error not in (None, *ERROR_POLICIES):
             raise ValueError(
                 f"on_error of {self.name!r} must be 'raise' or 'continue', not {self.on_error!r}."
@@ -348,6 +354,10 @@ def actor(call: Any = None, /, **options: Unpack[ActorOptions]) -> Any:
 
     def make(found: Any) -> AnyActor:
         named: Any = options if "name" in options else {"name": _name_of(found), **options}
+        unknown = sorted(named.keys() - ActorOptions.__annotations__.keys())
+        if unknown:
+            known = among(unknown[0], sorted(ActorOptions.__annotations__))
+            raise TypeError(f"Actor {named['name']!r} has no option {unknown[0]!r}. {known}")
         return Actor(call=found, **named)
 
     return make if call is None else make(call)

@@ -14,7 +14,6 @@ from jotty.core.queue import Finished, Parked, QueueManager, TaskQueue
 from jotty.errors import ActorError, GraphError, Unhandled
 
 from .blame import describe_frames
-from .digests import fingerprint
 from .foreign import relayed
 from .journaling import JournalWriters, answer_run, fold_run, stream_run, whole_result
 from .memory import Suspended
@@ -240,7 +239,7 @@ class BackgroundRuns:
         Raises:
             Unhandled: It is left to those that have this graph.
         """
-        if begun is None or begun == fingerprint(graph):
+        if begun is None or begun == graph.fingerprint:
             return
         if self._conductor.on_change == "raise":
             raise Unhandled(

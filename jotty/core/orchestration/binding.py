@@ -25,6 +25,20 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
+def among(wanted: str, known: Iterable[str]) -> str:
+    """Say, for an error about a name that there is not, what names there are, and which is like it."""
+    names = list(known)
+    return f"There are: {listed(names)}.{guess(wanted, names)}"
+
+
+def guess(wanted: str, known: Iterable[str]) -> str:
+    """Say which of these names may have been meant, after a blank; nothing if none is like it."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(wanted, sorted(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 @attrs.frozen
 class Names:
     """Every name that a parameter may be bound to, by where it comes from.
@@ -182,15 +196,13 @@ class _Planner:
         raise GraphError(
             f"{self._where(parameter)}{as_what} can't be bound. "
             f"There are: {self.names}.{self._guess(source)}",
-            "Pass it in the context, rename it with bind=, or give it a default.",
+            "Pass it in the context, rename it with bind=, or give it a default. "
+            "Is the actor only to be spawned, called or mapped? Give it on_demand=True, or leave it out.",
         )
 
     def _guess(self, source: str) -> str:
-        from difflib import get_close_matches
-
         known = {*self.names.actors, *self.names.resources, *(self.names.context or ()), *RESERVED}
-        close = get_close_matches(source, sorted(known), n=1)
-        return f" Did you mean {close[0]!r}?" if close else ""
+        return guess(source, known)
 
     def _where(self, parameter: Parameter) -> str:
         return f"The parameter {parameter.name!r} of actor {self.actor.name!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,14 +16,19 @@ __all__ = ["describe_frames"]
 
 def describe_frames(actors: Iterable[AnyActor]) -> Callable[[FrameType], str | None]:
     """Return what names the actor whose function, `when` or prompt a frame runs; from any thread."""
-    names: dict[CodeType, list[str]] = {}
-    for each in actors:
-        for call in (each.target, each.when, each.prompt):
-            for code in _codes(call):
-                names.setdefault(code, []).append(repr(each.name))
+    given = tuple(actors)
+
+    @cache  # most loops are never blocked
+    def names() -> dict[CodeType, list[str]]:
+        found: dict[CodeType, list[str]] = {}
+        for each in given:
+            for call in (each.target, each.when, each.prompt):
+                for code in _codes(call):
+                    found.setdefault(code, []).append(repr(each.name))
+        return found
 
     def describe(frame: FrameType) -> str | None:
-        found = names.get(frame.f_code)
+        found = names().get(frame.f_code)
         return None if found is None else f"actor {' or '.join(found)}"
 
     return describe

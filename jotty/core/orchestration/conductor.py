@@ -10,7 +10,7 @@ from jotty.core.queue import DEFAULT_RETENTION, SystemClock, check_name
 from jotty.errors import GraphError
 
 from .actor import ERROR_POLICIES, ErrorPolicy, Limit, as_actor, is_count, is_seconds
-from .binding import RESERVED, listed
+from .binding import RESERVED, among, listed
 from .graph import GraphMode, check_actors
 from .limiter import Limiters
 from .orchestrator import GraphOrchestrator
@@ -288,9 +288,10 @@ class Conductor:
                 raise TypeError(f"The limit {name!r} must be a Limit(...), not {limit!r}.")
         for each in self.actors:
             if each.limit is not None and each.limit not in self.limits:
+                remedy = f"Add it: Conductor(..., limits={{{each.limit!r}: Limit(...)}})."
                 raise GraphError(
                     f"Actor {each.name!r} shares the limit {each.limit!r}, which this conductor has not.",
-                    f"There are: {listed(self.limits)}.",
+                    f"{among(each.limit, self.limits)} {remedy}",
                 )
 
     def _check_output(self) -> None:
@@ -298,9 +299,7 @@ class Conductor:
         wanted = (self.output,) if isinstance(self.output, str) else self.output or ()
         for name in wanted:
             if name not in known:
-                raise GraphError(
-                    f"output names {name!r}, which is no actor here.", f"There are: {listed(known)}."
-                )
+                raise GraphError(f"output names {name!r}, which is no actor here.", among(name, known))
 
 
 def check_queue(name: str, queue: object) -> None:

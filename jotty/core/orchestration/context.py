@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Iterable
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from .questions import NO_DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from .actor import ActorLike
     from .fake import FakeContext
@@ -17,6 +19,29 @@ if TYPE_CHECKING:
     from .spawning import Handle
 
 __all__ = ["ActorContext"]
+
+KEPT: Final = 16
+
+Method = TypeVar("Method", bound="Callable[..., Coroutine[Any, Any, Any]]")
+
+
+def _awaited(method: Method) -> Method:
+    """Remember what this returns, so that an attempt that never awaits it can be failed."""
+
+    @functools.wraps(method)
+    def called(ctx: ActorContext, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        begun = ctx._begun  # noqa: SLF001 - its own
+        if len(begun) >= KEPT:
+            begun[:] = [each for each in begun if _is_unawaited(each)]
+        coroutine = method(ctx, *args, **kwargs)
+        begun.append(coroutine)
+        return coroutine
+
+    return called  # type: ignore[return-value]  # it has the signature of the method
+
+
+def _is_unawaited(coroutine: Coroutine[Any, Any, Any]) -> bool:
+    return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
 class _Voice(Protocol):
@@ -89,6 +114,7 @@ class ActorContext:
     __slots__ = (
         "__weakref__",
         "_backstage",
+        "_begun",
         "_voice",
         "actor",
         "agent",
@@ -119,6 +145,7 @@ class ActorContext:
     ) -> None:
         self._voice = voice
         self._backstage = backstage
+        self._begun: list[Any] = []
         self.actor = actor
         self.agent = agent
         self.run_id = run_id
@@ -229,6 +256,7 @@ class ActorContext:
             raise TypeError(f"after takes a list of handles: after=[handle], not {after!r}.")
         return self._stage().spawn(actor, key, after, inputs)
 
+    @_awaited
     async def call(self, actor: ActorLike, /, *, key: str | None = None, **inputs: Any) -> Any:
         """Spawn another actor, wait for it, and return its output; see `spawn`.
 
@@ -237,6 +265,7 @@ class ActorContext:
         """
         return await self._stage().call(actor, key, inputs)
 
+    @_awaited
     async def map(
         self,
         actor: ActorLike,
@@ -269,6 +298,7 @@ class ActorContext:
             raise TypeError(f"key of map must be a function of the item, or None, not {key!r}.")
         return await self._stage().map(actor, items, key, limit, inputs)
 
+    @_awaited
     async def step(self, key: str, call: Callable[..., Awaitable[Any] | Any], /, *args: Any) -> Any:
         """Call a function, and return what it returns: in a durable run once and for all.
 
@@ -290,6 +320,7 @@ class ActorContext:
             )
         return await self._stage().step(key, call, args)
 
+    @_awaited
     async def ask(
         self,
         question: str,
@@ -312,14 +343,23 @@ class ActorContext:
             options: The answers to choose from, or None for any.
             timeout: Seconds after which nobody is waited for any more, or None. They begin when it is first
                 asked, and go on while no worker runs; an actor that is tried again is not given more.
-            default: What is returned then; it need not be one of the options.
+            default: What is returned then, or at once where nobody can answer; it need not be one of the
+                options.
 
         Raises:
-            InputRequired: Nobody can answer: `execute` was called without `on_ask`.
+            InputRequired: Nobody can answer, as `execute` was called without `on_ask`, say; and it does not
+                expire with a default.
             TimeoutError: Nobody has answered in time, and there is no default.
             ValueError: Another actor waits for an answer under this key, or this is none of the options.
         """
         return await self._stage().ask(question, key, options, timeout, default)
+
+    def forgotten(self) -> tuple[str, ...]:
+        """Return which of these were called and not awaited; they never will be from now on."""
+        forgotten = [each for each in self._begun if _is_unawaited(each)]
+        for each in forgotten:
+            each.close()  # or Python would warn of it, much later
+        return tuple(each.__name__ for each in forgotten)
 
     def _stage(self) -> _Backstage:
         if self._backstage is None or self.is_over:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from jotty.core.queue import JournalEntry
 
-__all__ = ["KINDS", "entry_of", "event_of", "plain_entry"]
+__all__ = ["KINDS", "entry_of", "event_of", "plain_entry", "start_entry", "step_entry"]
 
 # Entries that stand for an event.
 KINDS: Final = frozenset({"run", "start", "step", "skip", "error", "question", "event"})
@@ -68,9 +68,17 @@ def entry_of(event: Mapping[str, Any], note: Mapping[str, Any], limit: int) -> E
     """
     told = event["type"]
     if told == "agent_start":
-        return EncodedEntry(_start_entry(event, note))
+        return start_entry(event["agent"], event["time"], note["inputs"], note["round"])
     if told == "agent_complete" and event["kind"] == "output":
-        return EncodedEntry(_step_entry(event, note))
+        return step_entry(
+            event["agent"],
+            event["time"],
+            event["seconds"],
+            (event["finished"], event["known"]),
+            note["output"],
+            attempt=event["attempt"],
+            number=note["round"],
+        )
     kind, fields = _WRITERS[told](event)
     output = note.get("output")
     rest = {name: value for name, value in note.items() if name != "output" and value}
@@ -87,25 +95,46 @@ def entry_of(event: Mapping[str, Any], note: Mapping[str, Any], limit: int) -> E
 # Times are whole microseconds, so that six decimals tell them exactly.
 
 
-def _start_entry(event: Mapping[str, Any], note: Mapping[str, Any]) -> bytes:
-    number = b',"round":%d' % note["round"] if note["round"] else b""
-    agent, inputs = _quoted(event["agent"]), note["inputs"].encode()
-    return b'{"kind":"start","agent":%s,"time":%.6f,"inputs":"%s"%s}' % (agent, event["time"], inputs, number)
+def start_entry(agent: str, time: float, inputs: str, number: int = 0) -> EncodedEntry:
+    """Return the entry of an execution that begins.
+
+    Args:
+        agent: Its label.
+        time: When, in seconds.
+        inputs: The digest of what it is given.
+        number: Its round.
+    """
+    given = b',"round":%d' % number if number else b""
+    entry = b'{"kind":"start","agent":%s,"time":%.6f,"inputs":"%s"%s}'
+    return EncodedEntry(entry % (_quoted(agent), time, inputs.encode(), given))
 
 
-def _step_entry(event: Mapping[str, Any], note: Mapping[str, Any]) -> bytes:
-    number = b',"round":%d' % note["round"] if note["round"] else b""
-    attempt = b',"attempt":%d' % event["attempt"] if event["attempt"] > 1 else b""
-    return b'{"kind":"step","agent":%s,"time":%.6f,"seconds":%.6f,"of":[%d,%d]%s%s,"output":%s}' % (
-        _quoted(event["agent"]),
-        event["time"],
-        event["seconds"],
-        event["finished"],
-        event["known"],
-        attempt,
-        number,
-        note["output"],
-    )
+def step_entry(
+    agent: str,
+    time: float,
+    seconds: float,
+    progress: tuple[int, int],
+    output: bytes,
+    *,
+    attempt: int = 1,
+    number: int = 0,
+) -> EncodedEntry:
+    """Return the entry of an execution that has come to an output.
+
+    Args:
+        agent: Its label.
+        time: When, in seconds.
+        seconds: How long it took.
+        progress: How many nodes are settled, and how many known.
+        output: As JSON.
+        attempt: Which attempt it was.
+        number: Its round.
+    """
+    given = b',"attempt":%d' % attempt if attempt > 1 else b""
+    if number:
+        given += b',"round":%d' % number
+    entry = b'{"kind":"step","agent":%s,"time":%.6f,"seconds":%.6f,"of":[%d,%d]%s,"output":%s}'
+    return EncodedEntry(entry % (_quoted(agent), time, seconds, *progress, given, output))
 
 
 @lru_cache(maxsize=4096)

@@ -132,6 +132,15 @@ def _unawaited(label: str, value: Any) -> TypeError:
     return TypeError(f"Actor {label!r} returns {value!r}. Await it, and return what it gives.")
 
 
+def _check_awaited(execution: Execution) -> None:
+    """Refuse what an actor has come to without what it has asked for."""
+    if execution.ctx is not None and (forgotten := execution.ctx.forgotten()):
+        call = f"ctx.{forgotten[0]}"
+        raise TypeError(
+            f"Actor {execution.label!r} calls {call}() and does not await it. Write: await {call}(...)."
+        )
+
+
 def _taken(rest: Output | Failed) -> Any:
     if isinstance(rest, Failed):
         raise rest.error
@@ -250,6 +259,7 @@ class Performer:
         failed: Failed | None = None
         try:
             outcome = self._outcome(execution, await self._limited(execution))
+            _check_awaited(execution)
             spawner = None if execution.stage is None else execution.stage.spawner
             if isinstance(outcome, Output) and spawner is not None and spawner.is_used:
                 failed = await spawner.settle()
@@ -263,6 +273,7 @@ class Performer:
     async def _end(self, execution: Execution) -> None:
         if execution.ctx is not None:
             execution.ctx.is_over = True
+            execution.ctx.forgotten()
         if execution.stage is not None and execution.stage.spawner.is_used:
             await execution.stage.spawner.abandon()
 
@@ -288,8 +299,7 @@ class Performer:
             return Goto(outcome.target, **json.loads(execution.data))
         codec = self._options.codecs.of(execution.node.actor)
         value = outcome.value if isinstance(outcome, Output) else outcome.output
-        execution.data = codec.dump(value, limit)
-        value = codec.load(execution.data)
+        execution.data, value = codec.kept(value, limit)
         return Output(value) if isinstance(outcome, Output) else End(value)
 
     def _delay(self, execution: Execution, failure: BaseException, postponed: int) -> float | None:

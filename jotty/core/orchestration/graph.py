@@ -11,7 +11,8 @@ import attrs
 
 from jotty.errors import GraphError
 
-from .binding import RESERVED, Names, Plan, listed, make_plan
+from .binding import RESERVED, Names, Plan, among, guess, listed, make_plan
+from .digests import fingerprint
 from .drawing import draw_dot, draw_mermaid
 from .signature import ActorKind, is_coroutine_function
 
@@ -133,6 +134,11 @@ class Graph:
         return tuple(_sorted(self.nodes))
 
     @cached_property
+    def fingerprint(self) -> str:
+        """What tells it from a graph of other actors; see `digests.fingerprint`."""
+        return fingerprint(self)
+
+    @cached_property
     def sinks(self) -> tuple[str, ...]:
         """The nodes that nothing follows."""
         return tuple(name for name, node in self.nodes.items() if not node.children)
@@ -197,13 +203,13 @@ class Graph:
         """
         node = self.nodes.get(goto.target)
         if node is None:
-            raise GraphError(f"Goto({goto.target!r}) leads nowhere. There are: {listed(self.nodes)}.")
+            raise GraphError(f"Goto({goto.target!r}) leads nowhere. {among(goto.target, self.nodes)}")
         accepts = node.plan.accepts
         unknown = [] if accepts is None else [name for name in goto.inputs if name not in accepts]
         if unknown:
             raise GraphError(
                 f"Goto({goto.target!r}) gives {unknown[0]!r}, which {goto.target!r} does not take. "
-                f"It takes: {listed(sorted(accepts or ()))}."
+                f"It takes: {listed(sorted(accepts or ()))}.{guess(unknown[0], accepts or ())}"
             )
         missing = [name for name in node.plan.open if name not in goto.inputs]
         if missing:
@@ -232,7 +238,7 @@ class Graph:
         """
         node = self.nodes.get(name)
         if node is None:
-            raise GraphError(f"The entry {name!r} is no actor here.", f"There are: {listed(self.nodes)}.")
+            raise GraphError(f"The entry {name!r} is no actor here.", among(name, self.nodes))
         needed = [*(source for _, source, required in node.plan.outputs if required), *node.plan.open]
         if needed:
             raise GraphError(
@@ -269,9 +275,10 @@ def check_actors(actors: Iterable[AnyActor]) -> None:
                 f"An actor can't be named {each.name!r}; reserved are {listed(RESERVED)}.", "Rename it."
             )
         if each.name in seen:
-            raise GraphError(
-                f"Two actors are named {each.name!r}.", "Rename one, say by attrs.evolve(actor, name=...)."
-            )
+            remedy = "attrs.evolve(actor, name=...)"
+            if each.kind is ActorKind.GRAPH:
+                remedy = "Conductor(..., name='another')"
+            raise GraphError(f"Two actors are named {each.name!r}.", f"Rename one, say by {remedy}.")
         seen.add(each.name)
 
 
@@ -289,7 +296,7 @@ class _Draft:
 def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
-            raise GraphError(f"{what} names {name!r}, which is no actor here. There are: {listed(known)}.")
+            raise GraphError(f"{what} names {name!r}, which is no actor here. {among(name, known)}")
 
 
 def _ordered(known: Mapping[str, AnyActor], order: Sequence[str] | None) -> list[AnyActor]:

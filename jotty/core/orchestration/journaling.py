@@ -14,7 +14,7 @@ from jotty.core.queue import MICROSECONDS, ROOM, Cursor, RetryPolicy, TaskStatus
 from jotty.core.queue.journal import RESERVED_KINDS
 from jotty.errors import PayloadError, QueueError, StorageError, StoreCorrupt, TaskNotFound
 
-from .entries import entry_of, event_of, plain_entry
+from .entries import entry_of, event_of, plain_entry, start_entry, step_entry
 from .past import Past
 from .questions import check_answer
 
@@ -192,6 +192,16 @@ class JournalWriter:
             self._end(error)
         else:
             self._take_in(entry)
+
+    def start(self, agent: str, time: float, inputs: str) -> None:
+        """See `Memory`, as for `step`."""
+        if self.error is None:
+            self._take_in(start_entry(agent, time, inputs))
+
+    def step(self, agent: str, time: float, seconds: float, progress: tuple[int, int], output: bytes) -> None:
+        """Take the output of an execution."""
+        if self.error is None:
+            self._take_in(step_entry(agent, time, seconds, progress, output))
 
     def note(self, kind: str, **data: Any) -> None:
         """Take what is no event."""

@@ -135,6 +135,28 @@ class Memory(Protocol):
         """
         ...
 
+    def start(self, agent: str, time: float, inputs: str) -> None:
+        """Take that an execution begins, the first of its node: what `put` is told of most.
+
+        Args:
+            agent: Its label.
+            time: When, in seconds.
+            inputs: The digest of what it is given.
+        """
+        ...
+
+    def step(self, agent: str, time: float, seconds: float, progress: tuple[int, int], output: bytes) -> None:
+        """Take that it has come to an output at its first attempt.
+
+        Args:
+            agent: Its label.
+            time: When, in seconds.
+            seconds: How long it took.
+            progress: How many nodes are settled, and how many known.
+            output: As JSON.
+        """
+        ...
+
     def note(self, kind: str, **data: Any) -> None:
         """Take what is no event; it is stored as one is."""
         ...

@@ -11,9 +11,10 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from jotty.errors import GraphError
 
 from .actor import as_actor
-from .binding import RESERVED, Names, listed, make_plan
+from .binding import RESERVED, Names, among, make_plan
 from .digests import digest
 from .execution import Execution
+from .labels import readable
 from .outcome import Done, End, Failed, Goto, Skipped
 from .replay import outcome_of, routed
 from .result import annotate, describe
@@ -61,7 +62,7 @@ class Nursery:
             return as_actor(value)
         known = self._run.options.actors
         if value not in known:
-            raise GraphError(f"There is no actor {value!r}. There are: {listed(known)}.")
+            raise GraphError(f"There is no actor {value!r}. {among(value, known)}")
         return known[value]
 
     def plan_of(self, actor: AnyActor, root: Node) -> Plan:
@@ -203,7 +204,8 @@ class Nursery:
             run.state.errors.append(error)
             run.state.remember("error", label, {"error": error, "continued": True})
             return
-        annotate(exc, f"Raised by actor {label!r}, attempt {execution.attempt}, of run {run.options.run_id}.")
+        who = f"actor {readable(label)!r}, attempt {execution.attempt}, of run {run.options.run_id}"
+        annotate(exc, f"Raised by {who}.")
         if not isinstance(exc, Exception):
             run.give_up(exc, error)
 

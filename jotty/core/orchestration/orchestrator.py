@@ -11,7 +11,7 @@ from jotty.core.queue import MAX_PAYLOAD
 from jotty.errors import GraphError
 
 from .actor import is_count, is_seconds
-from .binding import listed
+from .binding import among
 from .coding import Codecs
 from .graph import Graph, GraphMode
 from .limiter import Limiters
@@ -349,9 +349,7 @@ def _order(
     known = [each.name for each in actors]
     for name in order:
         if name not in known:
-            raise GraphError(
-                f"agent_order names {name!r}, which is no actor here.", f"There are: {listed(known)}."
-            )
+            raise GraphError(f"agent_order names {name!r}, which is no actor here.", among(name, known))
     return tuple(order)
 
 

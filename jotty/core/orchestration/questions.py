@@ -58,7 +58,7 @@ def answering(on_ask: OnAsk) -> Callable[[Question], Any]:
 
     def answer(question: Question) -> Any:
         if question.key not in answers:
-            raise InputRequired(question.key, question.question)
+            raise InputRequired(question.key, question.question, answers)
         return answers[question.key]
 
     return answer

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
+from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
@@ -63,8 +69,11 @@ async def _enter(stack: AsyncExitStack, name: str, resource: Any) -> Any:
         return factory
     manager = factory()
     if not isinstance(manager, AbstractAsyncContextManager):
-        raise TypeError(
-            f"The factory of resource {name!r} returns {manager!r}, which is no async context manager. "
-            "Wrap a ready value in contextlib.nullcontext."
-        )
+        if isinstance(manager, CoroutineType):
+            manager.close()  # or Python would warn of it, much later
+        what = f"The factory of resource {name!r} returns {manager!r}, which is no async context manager."
+        remedy = "Wrap a ready value in contextlib.nullcontext."
+        if isinstance(manager, (AbstractContextManager, CoroutineType, AsyncGeneratorType)):
+            remedy = "Write it as an async function that yields once, under @contextlib.asynccontextmanager."
+        raise TypeError(f"{what} {remedy}")
     return await stack.enter_async_context(manager)

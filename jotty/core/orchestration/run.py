@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import CancelScope, get_cancelled_exc_class
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from jotty.errors import ActorError, MaxIterationsExceeded
 
 from .announcer import Announcer
 from .binding import Absent, bind, listed, split_positional
 from .dataflow import Dataflow, final_output
-from .digests import Digests, digest, fingerprint
+from .digests import Digests, digest
 from .execution import Execution, Performer
 from .fast_path import FastPath
 from .graph import GraphMode
+from .labels import readable
 from .nursery import Nursery
 from .outcome import Done, End, Failed, Goto, Skipped
 from .places import Places
@@ -213,7 +214,7 @@ class Run:
             for label, attempt in restore(state, memory.records):
                 state.tell("agent_cancelled", agent=label, attempt=attempt)
             return
-        graph = None if memory is None else fingerprint(self.graph)
+        graph = None if memory is None else self.graph.fingerprint
         state.tell(
             "workflow_start",
             {"graph": graph, "supplied": dict(self.options.outputs)},
@@ -241,7 +242,7 @@ class Run:
             self._is_running = False
         if self._failure is None and not self.flow.is_over and self.state.parking.suspended is None:
             # somebody else has cancelled the task of an execution, which ended without a word
-            self._failure = ActorError(next(iter(self.executions)))
+            self._failure = ActorError(next(iter((*self.executions, *self.flow.ready, *self.graph.nodes))))
         if self._failure is not None:
             raise self._failure
 
@@ -292,17 +293,21 @@ class Run:
                 while execution is not None:
                     if memory is not None:
                         await memory.flush()  # what it follows from must be stored before it begins
-                    outcome: Done | Failed | None = None
-                    if execution.node.is_plain:
-                        outcome = self.performer.begin(execution)
-                    if outcome is None:  # it waits for something, or may
+                    outcome: Done | Failed | None
+                    outcome = self.performer.begin(execution) if execution.node.is_plain else None
+                    if has_waited := outcome is None:  # or may
                         self.call_workers()
                         outcome = await self.performer.perform(execution)
-                    if scope.cancel_called or self.is_stopped:
+                    if self._is_void(execution):
                         break
                     self._settle(execution, outcome)
-                    settled, execution = execution, self._next(scope)
-                    self._idle(settled)
+                    settled, execution = execution, None
+                    try:
+                        if has_waited:
+                            await checkpoint_if_cancelled()
+                        execution = self._next(scope)
+                    finally:
+                        self._idle(settled)
                     # what has begun may have told the event loop already what it waits for
                     if execution is not None and execution.rest is None and not self.turns_left:
                         self._rested = self.state.iterations
@@ -316,6 +321,11 @@ class Run:
             self.slots.offer()
             if self.flow.is_over or self.is_stopped:
                 self._over.set()
+
+    def _is_void(self, execution: Execution) -> bool:
+        """Whether another outcome has made that of this execution void; that the run is cancelled has not."""
+        is_decided = self._failure is not None or self.flow.ended is not None
+        return is_decided or self.executions.get(execution.node.name) is not execution
 
     def _next(self, scope: CancelScope) -> Execution | None:
         """Take what is ready, if there is room."""
@@ -455,7 +465,8 @@ class Run:
             self.state.errors.append(error)
         if is_continued:
             return
-        annotate(exc, f"Raised by actor {label!r}, attempt {attempt}, of run {self.options.run_id}.")
+        who = f"actor {readable(label)!r}, attempt {attempt}, of run {self.options.run_id}"
+        annotate(exc, f"Raised by {who}.")
         self.give_up(exc, error)
 
     def give_up(self, exc: BaseException, info: ErrorInfo | None = None) -> None:

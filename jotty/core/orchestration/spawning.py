@@ -10,7 +10,7 @@ from anyio import CancelScope
 from jotty.errors import GraphError
 
 from .actor import is_count, is_storable
-from .binding import Absent, bind, listed
+from .binding import Absent, bind, guess, listed
 from .digests import digest_of
 from .graph import Node
 from .labels import label_of
@@ -345,7 +345,7 @@ def _check_inputs(
     if unknown:
         raise GraphError(
             f"Actor {name!r} is given {unknown[0]!r}, which it does not take. "
-            f"It takes: {listed(sorted(accepts or ()))}."
+            f"It takes: {listed(sorted(accepts or ()))}.{guess(unknown[0], accepts or ())}"
         )
     missing = [each for each in needed if each not in inputs]
     if missing:

@@ -111,12 +111,14 @@ class Stage:
             check_seconds("timeout", timeout)
         if options is not None and (isinstance(options, str) or not options):
             raise ValueError(f"options must be a list of at least one answer, or None, not {options!r}.")
-        if not self._run.options.can_ask and timeout is not None and default is not NO_DEFAULT:
-            return default  # there is nobody to wait for
         key = key_in_rounds(execution.label if key is None else key, execution.rounds)
         check_name("key", key)
         while (current := questions.open_key(key, options, default)) not in questions.answers:
-            await self._wait(self._asked(current, question, options, timeout))
+            try:
+                await self._wait(self._asked(current, question, options, timeout))
+            except InputRequired:  # there is nobody to wait for
+                if timeout is None or default is NO_DEFAULT:
+                    raise
             if current not in questions.answers:
                 return self._expired(current, default)
         return questions.answers[current]

@@ -101,11 +101,12 @@ class _Plain:
             scope.cancel()
 
     def _ended(self, task: Any) -> None:
-        del self._scopes[task]
+        scope = self._scopes.pop(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._errors.append(error)
         if error is not None or task.cancelled():  # by somebody else, as a scope catches what is its own
+            scope.cancel()  # a thread that was left behind asks it
             self.cancel()
         if not self._scopes and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)

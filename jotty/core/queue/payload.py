@@ -13,6 +13,7 @@ __all__ = ["MAX_DEPTH", "MAX_PAYLOAD", "ROOM", "check_json", "decode", "dumps", 
 MAX_DEPTH = 100
 MAX_PAYLOAD = 1024 * 1024
 ROOM = 64 * 1024  # bytes for what jotty wraps around a value that is itself held to max_payload
+_ELSEWHERE = "Store it elsewhere, and pass where it is; or give the queue another max_payload."
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _INFINITY = float("inf")
 _decoder = json.JSONDecoder()
@@ -33,7 +34,7 @@ def encode(value: Any, path: str = "value", *, limit: int | None = None) -> byte
     check_json(value, path, limit=limit)
     data = dumps(value)
     if limit is not None and len(data) > limit:
-        problem = f"is {len(data)} bytes of JSON, more than max_payload={limit}."
+        problem = f"is {len(data)} bytes of JSON, more than max_payload={limit}. {_ELSEWHERE}"
         raise PayloadError(path, problem, is_too_large=True)
     return data
 
@@ -70,7 +71,8 @@ def check_json(value: Any, path: str = "value", *, limit: int | None = None) -> 
     check = _Check(limit)
     problem = check.value(value, MAX_DEPTH)
     if check.is_too_large:
-        raise PayloadError(path, f"is more than max_payload={limit} bytes of JSON.", is_too_large=True)
+        problem = f"is more than max_payload={limit} bytes of JSON. {_ELSEWHERE}"
+        raise PayloadError(path, problem, is_too_large=True)
     if problem is not None:
         raise PayloadError(path + "".join(f"[{step!r}]" for step in reversed(check.where)), problem)
 
@@ -116,7 +118,7 @@ class _Check:
     def _keys(self, value: dict[Any, Any]) -> str | None:
         for key in value:
             if type(key) is not str:
-                return f"has the key {key!r}, which is no string."
+                return f"has the key {key!r}, which is no string. Make it one."
             if not key.isascii() and (problem := _check_text(key)):
                 self.where.append(key)
                 return f"is a key that {problem}"

@@ -25,6 +25,12 @@ HINT = (
 )
 
 
+HINT_WITHIN = (
+    "Annotate what holds it (a field, say, or a list's items) with its own type, or put JSON there; "
+    "in a dataclass or attrs class, too, a field that is not annotated so is JSON."
+)
+
+
 def codec_of(call: Callable[..., Any], actor_name: str, *, step: str | None = None) -> Codec:
     """Return the codec of an actor's output; its annotation is read when the first value passes.
 
@@ -166,21 +172,16 @@ class Codec:
             return {name for part in self._parts for name in part._unknown}  # noqa: SLF001 - as above
         return self._returned.unknown
 
-    def _hinted(self, problem: str) -> str:
+    def _hinted(self, problem: str, hint: str = HINT) -> str:
         """Put a better remedy in the place of the one that JSON alone has."""
+        if self._unknown:
+            names = ", ".join(repr(name) for name in sorted(self._unknown))
+            hint = (
+                f"Its annotation names {names}, which is not there at run time: "
+                "import that outside of `if TYPE_CHECKING`, or define it at the top of the module."
+            )
         what = problem.partition(". ")[0].removesuffix(".")
-        return f"{what}. {self._hint}"
-
-    @property
-    def _hint(self) -> str:
-        unknown = self._unknown
-        if not unknown:
-            return HINT
-        names = ", ".join(repr(name) for name in sorted(unknown))
-        return (
-            f"Its annotation names {names}, which is not there at run time: "
-            "import that outside of `if TYPE_CHECKING`, or define it at the top of the module."
-        )
+        return f"{what}. {hint}"
 
     def _shaped(self, slot: Slot, value: Any, path: str) -> Any:
         from .shape import Misfit
@@ -189,7 +190,9 @@ class Codec:
             return slot.encode(value)
         except Misfit as misfit:
             path += "".join(reversed(misfit.where))
-            problem = self._hinted(misfit.problem) if misfit.is_foreign else misfit.problem
+            problem = misfit.problem
+            if misfit.is_foreign:
+                problem = self._hinted(problem, HINT_WITHIN if misfit.where else HINT)
             raise PayloadError(path, problem) from misfit.__cause__
         except RecursionError:
             problem = f"is nested more than {MAX_DEPTH} levels deep, or contains itself."

@@ -111,6 +111,8 @@ def holds_objects(value: Any, depth: int = MAX_DEPTH) -> bool:
     """Tell whether there is something in it that is no JSON of any kind, so that an annotation could help."""
     kind = type(value)
     if kind is list or kind is dict:
+        if kind is dict and any(type(key) is not str for key in value):
+            return True
         items = value.values() if kind is dict else value
         return depth > 0 and any(holds_objects(item, depth - 1) for item in items)
     return kind not in JSON_KINDS
