@@ -799,3 +799,18 @@ async def test_gathered_calls_are_cancelled_as_others_are(watch: Watch, clock: V
     assert TimeoutError is type(run.error)
     assert [] == run.told("agent_retry", "agent_error")
     assert ["agent_start", "agent_cancelled"] == run.story("plan/slow[1]")
+
+
+async def test_actors_may_call_each_other_deeper_than_one_stack(watch: Watch) -> None:
+    @actor(on_demand=True)
+    async def count(ctx: ActorContext, left: int) -> int:
+        await anyio.lowlevel.checkpoint()
+        return 1 + await ctx.call("count", left=left - 1) if left else 0
+
+    @actor
+    async def start(ctx: ActorContext) -> int:
+        return await ctx.call("count", left=400)  # type: ignore[no-any-return]
+
+    run = await watch(count, start, max_iterations=1000)
+
+    assert run.output == 400

@@ -66,6 +66,7 @@ class Execution:
         lent: Whose token it has given back while it waits for others.
         has_slot: Whether it counts towards `max_parallel`.
         waits: In how many waits for others it is.
+        depth: In how many calls of others it runs, on one stack.
         is_idle: Whether it counts as being at work no more.
         timer: That of its timeout, if it has one.
         count: What counts as its work instead of itself, if anything does.
@@ -83,6 +84,7 @@ class Execution:
     lent: Limiter | None = None
     has_slot = True
     waits = 0
+    depth = 0
     is_idle = False
     timer: Timer | None = None
     count: Handle | None = None

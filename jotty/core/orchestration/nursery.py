@@ -105,7 +105,7 @@ class Nursery:
     async def run_here(self, handle: Handle, spawner: Execution) -> None:
         """Run something spawned in the task of its spawner, which waits for it."""
         self._run.state.active += 1
-        handle.is_begun = True
+        handle.is_begun, handle.depth = True, spawner.depth + 1
         handle.waiters.append(spawner.work)
         try:
             async with self._run.places.waiting(spawner):
@@ -170,6 +170,7 @@ class Nursery:
         execution = Execution(node, spawner.root, node.name, 0, arguments, run.now(), inputs)
         execution.scope = handle.scope
         execution.count = handle
+        execution.depth = handle.depth
         execution.spawner = spawner
         run.reporter.began(execution)
         try:

@@ -6,6 +6,8 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
+from jotty.core.queue.payload import dumps
+
 from .digests import digest
 from .outcome import End, Failed, Goto, Output, Skipped
 
@@ -39,15 +41,14 @@ def outcome_of(record: Record, codec: Codec, prefix: str = "") -> tuple[Done | F
         return Failed(RuntimeError(data["error"]["message"])), None
     if "goto" in data:
         return Goto(data["goto"].removeprefix(prefix), **data.get("given", {})), None
-    output = data["output"]
+    stored = dumps(data["output"])
     try:
-        value = codec.decode(output)
+        value = codec.load(stored)
     except Exception as error:  # noqa: BLE001 - a stranger's type has changed since, and says so in its own way
         logger.warning(
             "The output of %r does not fit its actor any more, which runs again: %s", record.label, error
         )
         return None
-    stored = json.dumps(output, ensure_ascii=False, separators=(",", ":")).encode()
     return End(value) if data.get("end") else Output(value), digest(stored)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Handle", "Spawner", "arguments_of", "digested"]
 
 LONGEST_KEY: Final = 40
+DEEPEST: Final = 16  # calls in one task: each takes a dozen frames of the thousand that Python allows
 CONTAINERS: Final = (list, tuple, dict)  # where handles stand for outputs: no subclasses, nothing deeper
 
 
@@ -52,6 +53,7 @@ class Handle:
         self.data: bytes | None = None
         self.output_digest: str | None = None
         self.is_awaited = False
+        self.depth = 0  # how many calls in one task it is in
         self.is_begun = False
         self.is_idle = False
         self.watcher: _Batch | None = None
@@ -179,8 +181,8 @@ class Spawner:
         return handle
 
     async def call(self, actor: ActorLike, key: str | None, inputs: Mapping[str, Any]) -> Any:
-        """See `ActorContext.call`; the other one runs in this task."""
-        if any(_handles_in(inputs)):
+        """See `ActorContext.call`; the other one runs in this task, unless its stack is deep already."""
+        if any(_handles_in(inputs)) or self._execution.depth >= DEEPEST:
             return await self.spawn(actor, key, (), inputs)
         handle = self.spawn(actor, key, (), inputs, scheduled=False)
         await self._run.nursery.run_here(handle, self._execution)
