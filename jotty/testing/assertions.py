@@ -24,6 +24,7 @@ __all__ = ["assert_completed", "assert_events", "assert_failed", "assert_history
 SHOWN: Final = 80  # characters of a value
 AROUND: Final = 3  # events before and after those that differ
 MANY: Final = 500  # events that are compared pair by pair; of more, only the ends are
+NOTE: Final = "\nRaised by actor "  # how what is noted of an actor's exception begins, below its text
 
 Fields = Mapping[str, Any]
 
@@ -214,6 +215,8 @@ def assert_failed(
 ) -> str:
     """Assert that a task, or a run of a workflow, failed, and return the error's message.
 
+    The note on which actor raised it is no part of that.
+
     Args:
         ended: What `TaskQueue.get` or `run_workflow(..., check=False)` returned.
         error: What class of error it must be, or its name without the module; any, if left out.
@@ -242,7 +245,7 @@ def assert_failed(
         raise AssertionError(f"{what} failed with {_text(found)}, not with {name}.")
     if not re.search(match, found["message"]):
         raise AssertionError(f"{what} failed with {_text(found)}, where {match!r} is not to be found.")
-    return str(found["message"])
+    return str(found["message"]).partition(NOTE)[0]
 
 
 def _there(task: Task | None) -> Task:
@@ -275,11 +278,17 @@ def _trace(task: Task) -> str:
 
 def _text(error: Fields) -> str:
     where = f" of {error['agent']!r}, attempt {error['attempt']}" if error.get("agent") else ""
-    return f"{error['type']}: {error['message']}{where}"
+    return _in_a_sentence(f"{error['type']}: {error['message']}{where}")
 
 
 def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return _in_a_sentence(f"{type(error).__name__}: {error}")
+
+
+def _in_a_sentence(text: str) -> str:
+    """Put notes behind what they are about, and leave the end of the sentence to who goes on."""
+    what, _, note = text.rstrip(".").partition(NOTE)
+    return f"{what} (raised by actor {note})" if note else what
 
 
 def _path(run: WorkflowRun) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import attrs
 import pytest
 
-from jotty import Goto, TaskQueue, TaskStatus, actor
-from jotty.errors import InvalidState, PayloadError, TaskCancelled
+from jotty import Conductor, Goto, TaskQueue, TaskStatus, WorkflowMode, actor
+from jotty.errors import InvalidState, PayloadError, TaskCancelled, TaskFailed
 from jotty_backends.sqlite import SQLiteBackend
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ async def test_an_answer_may_come_before_its_question(
 ) -> None:
     process = store.process(*approval)
     task_id = await process.flow.enqueue_task("g")
-    with pytest.raises(PayloadError):
+    with pytest.raises(PayloadError, match="the answer to 'fine': it"):
         await process.flow.answer(task_id, "fine", {1})
     await process.flow.answer(task_id, "fine", "yes")
     await process.work()
@@ -456,3 +457,27 @@ async def test_a_failed_run_that_is_retried_has_its_answer_still(store: Store, c
     await process.work()
 
     assert await store.output(task_id) == "yes"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"options": ["a", {1}]}, "the options of the question 'k' of actor 'ask': it[1] is of type set"),
+        ({"timeout": 1, "default": {1}}, "the default of the question 'k' of actor 'ask': it is of type set"),
+    ],
+)
+async def test_what_is_asked_must_be_such_as_can_be_stored(
+    store: Store, asked: dict[str, Any], told: str
+) -> None:
+    @actor(retries=2)
+    async def ask(ctx: ActorContext) -> Any:
+        return await ctx.ask("Which?", key="k", **asked)
+
+    process = store.process(ask)
+    task_id = await process.flow.enqueue_task("g", max_attempts=2)
+    await process.work()
+
+    with pytest.raises(TaskFailed, match=re.escape(told)):
+        await store.output(task_id)
+    with pytest.raises(PayloadError, match=re.escape(told)):
+        await WorkflowMode(Conductor([ask]), check_payloads=True).execute("g", on_ask={"k": "a"})

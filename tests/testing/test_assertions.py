@@ -221,8 +221,15 @@ def test_runs_are_judged_like_tasks(execution: Any) -> None:
     assert "'x'" == assert_failed(bad, KeyError) == assert_failed(continued, "KeyError")
     with pytest.raises(AssertionError, match="The workflow did not fail: it gave 'fine'"):
         assert_failed(good)
-    with pytest.raises(AssertionError, match=r"The workflow raised .*'x'.* in this order: write"):
+    with pytest.raises(AssertionError, match=r"The workflow raised .*'x'.* in this order: write") as raised:
         assert_completed(bad)
+    assert ".." not in str(raised.value)
+    if bad.task is not None:
+        assert "'x'" == assert_failed(bad.task, match="'x'")
+        with pytest.raises(
+            AssertionError, match=r"KeyError: 'x' \(raised by actor 'write', attempt 1, of run .*\)"
+        ):
+            assert_completed(bad.task)
     with pytest.raises(AssertionError, match="not without errors: KeyError: 'x' of 'write', attempt 1"):
         assert_completed(continued)
 

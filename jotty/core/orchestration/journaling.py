@@ -10,7 +10,7 @@ import anyio
 import attrs
 from anyio.lowlevel import checkpoint
 
-from jotty.core.queue import MICROSECONDS, ROOM, Cursor, RetryPolicy, TaskStatus, encode_entry
+from jotty.core.queue import MICROSECONDS, ROOM, Cursor, RetryPolicy, TaskStatus, encode, encode_entry
 from jotty.core.queue.journal import RESERVED_KINDS
 from jotty.errors import PayloadError, QueueError, StorageError, StoreCorrupt, TaskNotFound
 
@@ -479,6 +479,7 @@ async def answer_run(queue: TaskQueue, task_id: str, key: str, value: Any) -> Ta
         waiting = ", ".join(repr(each) for each in task.awaiting)
         raise ValueError(f"No question waits under the key {key!r}. Those that wait: {waiting}.")
     check_answer(key, value, asked.get(key))
+    encode(value, f"the answer to {key!r}: it", limit=queue.max_payload)
     return await queue.answer(task_id, key, value)
 
 

@@ -241,7 +241,8 @@ class Run:
         finally:
             self._is_running = False
         if self._failure is None and not self.flow.is_over and self.state.parking.suspended is None:
-            # somebody else has cancelled the task of an execution, which ended without a word
+            await checkpoint_if_cancelled()
+            # it is not the caller, but somebody else who has cancelled the task of an execution
             self._failure = ActorError(next(iter((*self.executions, *self.flow.ready, *self.graph.nodes))))
         if self._failure is not None:
             raise self._failure
@@ -302,12 +303,9 @@ class Run:
                         break
                     self._settle(execution, outcome)
                     settled, execution = execution, None
-                    try:
-                        if has_waited:
-                            await checkpoint_if_cancelled()
+                    if not (has_waited and self.tasks.is_cancelled()):
                         execution = self._next(scope)
-                    finally:
-                        self._idle(settled)
+                    self._idle(settled)
                     # what has begun may have told the event loop already what it waits for
                     if execution is not None and execution.rest is None and not self.turns_left:
                         self._rested = self.state.iterations

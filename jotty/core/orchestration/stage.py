@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 
-from jotty.core.queue import MICROSECONDS, check_name, check_seconds, microseconds
+from jotty.core.queue import MICROSECONDS, check_name, check_seconds, encode, microseconds
 from jotty.errors import InputRequired
 
 from .codec import codec_of
@@ -113,6 +113,7 @@ class Stage:
             raise ValueError(f"options must be a list of at least one answer, or None, not {options!r}.")
         key = key_in_rounds(execution.label if key is None else key, execution.rounds)
         check_name("key", key)
+        self._check_storable(key, options, default)
         while (current := questions.open_key(key, options, default)) not in questions.answers:
             try:
                 await self._wait(self._asked(current, question, options, timeout))
@@ -122,6 +123,16 @@ class Stage:
             if current not in questions.answers:
                 return self._expired(current, default)
         return questions.answers[current]
+
+    def _check_storable(self, key: str, options: Sequence[Any] | None, default: Any) -> None:
+        given = self._run.options
+        if self._run.state.memory is None and not given.check_payloads:
+            return
+        of = f"of the question {key!r} of actor {self._execution.label!r}: it"
+        if options is not None:
+            encode(list(options), f"the options {of}", limit=given.max_payload)
+        if default is not NO_DEFAULT:
+            encode(default, f"the default {of}", limit=given.max_payload)
 
     def _asked(
         self, key: str, question: str, options: Sequence[Any] | None, timeout: float | None

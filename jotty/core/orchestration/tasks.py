@@ -38,6 +38,10 @@ class Tasks(Protocol):
         """Cancel all tasks, also those that have not begun."""
         ...
 
+    def is_cancelled(self) -> bool:
+        """Whether the task that asks is being cancelled with all others."""
+        ...
+
 
 @asynccontextmanager
 async def open_tasks() -> AsyncIterator[Tasks]:
@@ -71,6 +75,9 @@ class _Grouped:
     def cancel(self) -> None:
         self._group.cancel_scope.cancel()
 
+    def is_cancelled(self) -> bool:
+        return current_effective_deadline() == -math.inf
+
 
 class _Plain:
     """Tasks of asyncio's own.
@@ -99,6 +106,9 @@ class _Plain:
         self._is_cancelled = True
         for scope in tuple(self._scopes.values()):
             scope.cancel()
+
+    def is_cancelled(self) -> bool:
+        return self._is_cancelled
 
     def _ended(self, task: Any) -> None:
         scope = self._scopes.pop(task)
