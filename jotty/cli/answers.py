@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from jotty.core.orchestration.labels import readable
 from jotty.core.queue import TaskStatus
 from jotty.errors import TaskNotFound
 
+from .documents import local
 from .failing import CommandError, ExitCode, UsageError, called_rightly, perform
 from .options import AsJson, Debug, QueueUrl, TaskId, parse_value
 from .printing import print_json, say
@@ -119,6 +121,8 @@ def question_lines(task: Task, timeline: Timeline, url: str) -> Iterator[tuple[s
         yield "  asked by", readable(timeline.asker_of(each))
         if each.options is not None:
             yield "  options", told_options(each.options)
+        if each.until is not None:
+            yield "  expires", local(datetime.fromtimestamp(each.until, UTC))
         yield "  answer it", answer_command(task.id, each.key, url)
 
 

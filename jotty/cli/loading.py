@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import jotty
 from jotty.core.orchestration import Conductor, GraphOrchestrator, WorkflowMode
 
 from .failing import UsageError
@@ -98,13 +100,17 @@ def _import_failure(place: str, error: BaseException) -> str:
     if isinstance(error, SystemExit):
         what = "it calls sys.exit(). Put that under: if __name__ == '__main__'"
     # what it took to import the app is no place of an error in it; a syntax error names its own
-    theirs = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and frame.filename != __file__
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    theirs = [frame for frame in frames if not _is_of_library(frame.filename)]
     place_of_error = f" (line {theirs[-1].lineno} of {theirs[-1].filename})" if theirs else ""
     return f"{place!r} can't be imported{place_of_error}: {what}"
+
+
+def _is_of_library(filename: str) -> bool:
+    """Whether code is nothing that who runs an app has written: Python's, what is installed, and jotty."""
+    places = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    places.append(str(Path(jotty.__file__).parent))
+    return filename.startswith("<") or any(Path(filename).is_relative_to(place) for place in places)
 
 
 def _pick(module: ModuleType, place: str, attribute: str) -> App:

@@ -24,7 +24,7 @@ __all__ = ["assert_completed", "assert_events", "assert_failed", "assert_history
 SHOWN: Final = 80  # characters of a value
 AROUND: Final = 3  # events before and after those that differ
 MANY: Final = 500  # events that are compared pair by pair; of more, only the ends are
-NOTE: Final = "\nRaised by actor "  # how what is noted of an actor's exception begins, below its text
+NOTE: Final = "\nRaised by "  # how what is noted of an actor's exception begins, below its text
 
 Fields = Mapping[str, Any]
 
@@ -288,7 +288,7 @@ def _described(error: BaseException) -> str:
 def _in_a_sentence(text: str) -> str:
     """Put notes behind what they are about, and leave the end of the sentence to who goes on."""
     what, _, note = text.rstrip(".").partition(NOTE)
-    return f"{what} (raised by actor {note})" if note else what
+    return f"{what} (raised by {note})" if note else what
 
 
 def _path(run: WorkflowRun) -> str:

@@ -322,13 +322,13 @@ class InGroups(SQLiteBackend):
         self._group.close()
         self._lock.close()
 
-    async def _write(self, step: Callable[[Tables], Any], undo: object = None) -> Any:
+    async def _write(self, step: Callable[[Tables], Any], undo: object = None, *, of: int = 0) -> Any:
         self._calls += 1
         if self._calls % 9 == 0:
             self._begin_anew()
         return step(self._group)
 
-    async def _read(self, step: Callable[[Tables], Any]) -> Any:
+    async def _read(self, step: Callable[[Tables], Any], *, of: int = 0) -> Any:
         self._begin_anew()
         return step(self._group)
 

@@ -290,7 +290,7 @@ Gated = tuple[Backend, GatedClock]
 @pytest.fixture
 async def gated(kind: Kind, path: Path) -> AsyncIterator[Gated]:
     clock = GatedClock()
-    made = kind.backend(path, clock=clock)
+    made = kind.backend(path, clock=clock, durability="power")  # whose calls are all its thread's
     await made.open()
     yield made, clock
     await made.aclose()

@@ -145,7 +145,8 @@ def test_of_several_apps_the_error_names_each_as_it_must_be_written(write: Write
         (":conductor", "':conductor' names no module"),
         ("..above:conductor", "'..above' names no module"),
         ("script_app.py", "it calls sys.exit"),
-        ("graphless_app.py", "GraphError: Two actors are named 'first'"),
+        ("graphless_app.py", r"line 10 of .*graphless_app\.py.*GraphError: Two actors are named 'first'"),
+        ("unparsed_app.py", r"line 12 of .*unparsed_app\.py.*JSONDecodeError"),
     ],
 )
 def test_an_app_that_cannot_be_loaded_is_a_usage_error_that_says_why(
@@ -159,6 +160,7 @@ def test_an_app_that_cannot_be_loaded_is_a_usage_error_that_says_why(
     write("neighbour_of_unfinished.py", "import unfinished_app")
     write("script_app.py", "raise SystemExit(3)")
     write("graphless_app.py", "Conductor([first, first])")
+    write("unparsed_app.py", "import json\n\njson.loads('{')")
 
     with pytest.raises(UsageError, match=words):
         load_app(address)

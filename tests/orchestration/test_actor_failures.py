@@ -596,3 +596,40 @@ async def test_of_a_long_error_the_beginning_is_told(watch: Watch) -> None:
     message = run.events[-1]["error"]["message"]
     assert message.startswith("a \\ud800 xxx")
     assert message.endswith("x…")
+
+
+async def test_of_a_group_it_is_told_what_is_in_it(watch: Watch) -> None:
+    async def fails(number: int) -> None:
+        raise ValueError(f"no {number}")
+
+    @actor
+    async def broken() -> None:
+        errors = [ValueError(f"no {number}") for number in range(5)]
+        raise ExceptionGroup("many", [ExceptionGroup("some", errors[:2]), *errors[2:]])
+
+    @actor
+    async def grouped() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fails, 7)
+
+    many = await watch(broken, run_id="r1")
+    one = await watch(grouped)
+
+    (told,) = many.told("agent_error")
+    assert told["error"]["message"].endswith("): ValueError: no 0; ValueError: no 1; ValueError: no 2; ...")
+    assert many.error is not None
+    assert [
+        "In it: ValueError: no 0; ValueError: no 1; ValueError: no 2; ...",
+        "Raised by actor 'broken', attempt 1, of run r1.",
+    ] == many.error.__notes__
+    assert "ValueError: no 7" in one.told("agent_error")[0]["error"]["message"]
+
+
+async def test_of_a_condition_that_fails_it_is_told_that_it_was_that(watch: Watch) -> None:
+    @actor(when=lambda goal: goal["x"])
+    async def asked(goal: str) -> None: ...
+
+    run = await watch(asked, run_id="r1")
+
+    assert run.error is not None
+    assert ["Raised by when= of actor 'asked', of run r1."] == run.error.__notes__

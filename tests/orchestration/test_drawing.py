@@ -93,12 +93,13 @@ async def test_a_run_is_drawn_with_states_times_and_rounds(watch: Watch, clock: 
 
     assert graph.to_mermaid(timeline) == (
         "flowchart TD\n"
-        '    n0["draft<br>700 ms, x2"]\n'
+        '    n0["draft<br>done, 700 ms, x2"]\n'
         '    n1["check<br>failed, 3.0 min, x2"]\n'
         '    n2["unwanted<br>skipped"]\n'
         '    n3["after"]\n'
         "    n0 --> n1\n"
         "    n1 --> n3\n"
+        "    n1 -. again .-> n0\n"
         "    classDef done fill:#d9f2df,stroke:#2e7d4f,color:#111\n"
         "    class n0 done\n"
         "    classDef failed fill:#fbdcdc,stroke:#b3261e,color:#111\n"
@@ -110,6 +111,7 @@ async def test_a_run_is_drawn_with_states_times_and_rounds(watch: Watch, clock: 
         '    n1 [label="check\\nfailed, 3.0 min, x2", style="filled", fillcolor="#fbdcdc", color="#b3261e"]\n'
     ) in graph.to_dot(timeline)
     assert '    n3 [label="after"]\n' in graph.to_dot(timeline)
+    assert '    n1 -> n0 [style=dashed, label="again", constraint=false]\n' in graph.to_dot(timeline)
 
 
 async def test_what_was_spawned_is_drawn_beside_who_has_spawned_it(watch: Watch) -> None:
@@ -125,9 +127,9 @@ async def test_what_was_spawned_is_drawn_beside_who_has_spawned_it(watch: Watch)
     mermaid, dot = graph.to_mermaid(timeline), graph.to_dot(timeline)
 
     assert (
-        '    subgraph n0_all[" "]\n        n0["plan<br>< 1 ms"]\n'.replace("< 1", "&lt; 1")
-        + '        n0_0["search[a]<br>&lt; 1 ms"]\n'
-        '        n0_1["search[b/c 5%]<br>&lt; 1 ms"]\n'
+        '    subgraph n0_all[" "]\n        n0["plan<br>done, < 1 ms"]\n'.replace("< 1", "&lt; 1")
+        + '        n0_0["search[a]<br>done, &lt; 1 ms"]\n'
+        '        n0_1["search[b/c 5%]<br>done, &lt; 1 ms"]\n'
         "    end\n"
     ) in mermaid
     assert ["n0 --> n2", "n0 -.-> n0_0", "n0 -.-> n0_1"] == re.findall(
@@ -168,10 +170,10 @@ async def test_a_run_within_a_run_is_drawn_in_its_frame(watch: Watch) -> None:
     dot = Conductor([inner]).graph().to_dot(timeline)
 
     assert (
-        '    subgraph cluster_n0 {\n        graph [label="inner\\n< 1 ms", style="filled", '
+        '    subgraph cluster_n0 {\n        graph [label="inner\\ndone, < 1 ms", style="filled", '
         'fillcolor="#d9f2df", color="#2e7d4f"]\n        subgraph cluster_n0_0_all {\n'
     ) in dot
-    assert '            n0_0_0 [label="search[x]\\n< 1 ms", ' in dot
+    assert '            n0_0_0 [label="search[x]\\ndone, < 1 ms", ' in dot
     assert "    n0_0 -> n0_0_0 [style=dotted]\n" in dot
 
 

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jotty.core.orchestration import ActorContext, Conductor, Goto, Limit, WorkflowMode, actor
+from jotty.core.orchestration import (
+    ActorContext,
+    ChatMessage,
+    Conductor,
+    Goto,
+    Limit,
+    Resource,
+    WorkflowMode,
+    actor,
+)
 from jotty.errors import GraphError, InputRequired
 
 if TYPE_CHECKING:
@@ -113,3 +122,26 @@ async def test_what_opens_a_resource_must_be_an_async_context_manager(factory: A
 
     with pytest.raises(TypeError, match=r"resource 'pool'.*@contextlib\.asynccontextmanager"):
         await Conductor([use], resources={"pool": factory}).run("goal")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Conductor([search], resources=["db"]), r"resources must be a mapping.*not \['db'\]"),  # type: ignore[arg-type]
+        (lambda: Conductor([search], limits=["model"]), r"limits must be a mapping.*not \['model'\]"),  # type: ignore[arg-type]
+        (lambda: Conductor([search], output=5), "output must be an actor's name, or several, not 5"),  # type: ignore[arg-type]
+        (lambda: actor(search, bind=["a"]), r"bind must be a mapping of parameters to names, not \['a'\]"),  # type: ignore[call-overload]
+        (lambda: actor(search, when=True), "when of 'search' must be a plain function, not True"),  # type: ignore[call-overload]
+        (
+            lambda: actor(search, backoff=-1),
+            "backoff of 'search' must be seconds >= 0, or a RetryPolicy, not -1",
+        ),
+        (lambda: actor(search, backoff="1"), "backoff of 'search' must be .*, not '1'"),  # type: ignore[call-overload]
+        (lambda: Resource(dict, scope="process"), "scope must be 'worker' or 'run', not 'process'"),  # type: ignore[arg-type]
+        (lambda: ChatMessage("user", 5), "content of a ChatMessage must be a text, not 5"),  # type: ignore[arg-type]
+        (lambda: ActorContext.fake().usage(cost="5"), "cost must be a number, not '5'"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wrong_value_is_told_with_the_name_of_what_takes_it(make: Any, told: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=told):
+        make()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import time
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,9 @@ from jotty.errors import ActorError
 from jotty.testing import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
-    from jotty.core.orchestration import ActorContext, Run
+    from jotty.core.orchestration import ActorContext
 
 LONG = 1_000  # seconds, of which none ever passes
 TURNS = 3  # of the event loop, for what is about to happen
@@ -50,7 +49,7 @@ async def turns(number: int = TURNS) -> None:
 
 async def until_nobody_works(scene: Scene) -> None:
     with anyio.fail_after(10):
-        while scene.working:
+        while scene.working:  # noqa: ASYNC110 - threads set no event
             await anyio.sleep(0.001)
 
 
@@ -210,7 +209,7 @@ async def maps(scene: Scene, ctx: ActorContext) -> None:
     await ctx.map(child, range(4), limit=2)
 
 
-async def asks(scene: Scene, ctx: ActorContext) -> None:  # noqa: ARG001 - the question is its waiting
+async def asks(scene: Scene, ctx: ActorContext) -> None:
     await ctx.ask("?")
 
 
@@ -252,13 +251,13 @@ KINDS = [
 def actor_of(kind: Kind, scene: Scene, name: str) -> Actor[..., Any]:
     """Return an actor that waits in its first round, and returns in the next."""
 
-    async def bare(start: str) -> Any:  # noqa: ARG001 - it is there so that a Goto resets this
+    async def bare(start: str) -> Any:
         return await first_round(())
 
-    async def with_ctx(start: str, ctx: ActorContext) -> Any:  # noqa: ARG001
+    async def with_ctx(start: str, ctx: ActorContext) -> Any:
         return await first_round((ctx,))
 
-    def plain(start: str, ctx: ActorContext) -> Any:  # noqa: ARG001
+    def plain(start: str, ctx: ActorContext) -> Any:
         if ctx.round:
             return "again"
         with scene.at_work(name):
@@ -387,7 +386,7 @@ def nothing_left(scene: Scene, caplog: pytest.LogCaptureFixture) -> Iterator[Non
     assert [] == [each for each in caplog.records if each.name == "asyncio"]
 
 
-def times(in_time: bool) -> Any:
+def times(*, in_time: bool) -> Any:
     return (lambda: anyio.fail_after(LONG)) if in_time else nullcontext
 
 
@@ -403,7 +402,7 @@ asyncio_places = pytest.mark.parametrize(
 @places
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.__name__)
 async def test_a_run_that_ends_ends_all_of_its_actors(
-    kind: Kind, ending: Any, anyio_backend: str, in_time: bool, caplog: pytest.LogCaptureFixture
+    kind: Kind, ending: Any, anyio_backend: str, caplog: pytest.LogCaptureFixture, *, in_time: bool
 ) -> None:
     if kind.only_asyncio and anyio_backend == "trio":
         pytest.skip("it is asyncio's own")
@@ -413,7 +412,7 @@ async def test_a_run_that_ends_ends_all_of_its_actors(
     async with scene.clock.autojump():
         await turns()
         with nothing_left(scene, caplog):
-            await ending(kind, scene, times(in_time))
+            await ending(kind, scene, times(in_time=in_time))
 
     assert scene.waiting >= scene.expected
 
@@ -437,7 +436,7 @@ async def cancelled(caller: asyncio.Task[Any], how: str) -> int:
 @asyncio_places
 @pytest.mark.parametrize("how", ["once", "twice", "in cleanup"])
 async def test_a_caller_that_is_cancelled_by_asyncio_ends_when_its_actors_have_ended(
-    kind: Kind, how: str, anyio_backend: str, in_time: bool, caplog: pytest.LogCaptureFixture
+    kind: Kind, how: str, anyio_backend: str, caplog: pytest.LogCaptureFixture, *, in_time: bool
 ) -> None:
     scene = Scene(VirtualClock())
     run = prepared(kind, scene).prepare("goal", **options_of(scene))
@@ -447,7 +446,7 @@ async def test_a_caller_that_is_cancelled_by_asyncio_ends_when_its_actors_have_e
         task = asyncio.current_task()
         assert task
         try:
-            with times(in_time)():
+            with times(in_time=in_time)():
                 await run.execute()
         finally:
             seen.append(task.cancelling())
@@ -471,7 +470,7 @@ async def test_a_caller_that_is_cancelled_by_asyncio_ends_when_its_actors_have_e
 @kinds
 @asyncio_places
 async def test_an_actors_task_that_somebody_cancels_fails_the_run_and_ends_the_others(
-    kind: Kind, anyio_backend: str, in_time: bool, caplog: pytest.LogCaptureFixture
+    kind: Kind, anyio_backend: str, caplog: pytest.LogCaptureFixture, *, in_time: bool
 ) -> None:
     if kind.survives_one:
         pytest.skip("it goes on")
@@ -480,7 +479,7 @@ async def test_an_actors_task_that_somebody_cancels_fails_the_run_and_ends_the_o
     found: list[Ending] = []
 
     async def call() -> None:
-        with times(in_time)():
+        with times(in_time=in_time)():
             found.append(await caught(run.execute))
 
     async with scene.clock.autojump():
@@ -532,3 +531,31 @@ async def test_a_stream_that_is_given_up_ends_all_of_its_actors(
             await until_nobody_works(scene)
             await turns()
     await turns(5)
+
+
+@pytest.mark.anyio
+@places
+async def test_nothing_begins_after_an_actor_that_swallows_that_its_run_is_cancelled(
+    anyio_backend: str, *, in_time: bool
+) -> None:
+    scene, begun = Scene(VirtualClock(), expected=1), list[str]()
+
+    async def first() -> str:
+        return await swallows(scene)
+
+    async def second(first: str) -> None:
+        begun.append(first)
+
+    with CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+
+            async def cancel() -> None:
+                await scene.all_wait.wait()
+                scope.cancel()
+
+            group.start_soon(cancel)
+            with times(in_time=in_time)():
+                await Conductor([first, second]).run("goal")
+
+    assert [] == begun
+    assert scope.cancelled_caught

@@ -42,7 +42,7 @@ from .transaction import anchor
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from jotty.core.queue import Random, TaskStatus
     from jotty_backends.file_lock import FileLock
@@ -51,6 +51,8 @@ __all__ = ["SQLiteBackend", "SQLiteTaskQueue"]
 
 T = TypeVar("T")
 BUSY_TIMEOUT: Final = 5.0
+FEW: Final = 4  # tasks; with those, it takes longer to hand a step to another thread than to take it
+MANY: Final = 1000
 
 # Handles on one file in this process find each other here, and wake each other at once.
 _topics: weakref.WeakValueDictionary[str, Topics] = weakref.WeakValueDictionary()
@@ -59,10 +61,12 @@ _topics: weakref.WeakValueDictionary[str, Topics] = weakref.WeakValueDictionary(
 class SQLiteBackend(QueueBackend):
     """A `QueueBackend` in a SQLite file, for any number of processes of one machine.
 
-    A thread of its own has the connection, and commits what waits together as one transaction. Beside the
-    file stands a lock file, named like it with `-lock` at the end, which makes the processes take turns. All
-    are readable by their owner alone. The directory must exist; a symbolic link is refused. A forked child is
-    refused the file if its parent had it open: SQLite would lose what the child writes.
+    A thread of its own has the connection, and commits what waits together as one transaction. At level
+    "process" it lends the connection to the event loop for a few brief calls: the loop does them sooner than
+    it hands them over. Beside the file stands a lock file, named like it with `-lock` at the end, which makes
+    the processes take turns. All are readable by their owner alone. The directory must exist; a symbolic link
+    is refused. A forked child is refused the file if its parent had it open: SQLite would lose what the child
+    writes.
 
     Args:
         path: The database file, created at `open`; relative to the working directory of this moment.
@@ -165,7 +169,7 @@ class SQLiteBackend(QueueBackend):
 
     async def insert(self, records: Sequence[Record], *, limit: int | None = None) -> list[Record]:
         """Store new tasks, all or none."""
-        return await self._write(lambda tables: tables.insert(records, limit))
+        return await self._write(lambda tables: tables.insert(records, limit), of=len(records))
 
     async def claim(self, request: ClaimRequest) -> Claimed:
         """Give ready tasks to a worker."""
@@ -173,11 +177,12 @@ class SQLiteBackend(QueueBackend):
         return await self._write(
             lambda tables: tables.claim(request, topics.mark),
             lambda tables, claimed: tables.give_back(claimed),
+            of=request.limit,
         )
 
     async def swap(self, changes: Sequence[Change]) -> list[Swapped]:
         """Replace tasks whose version is as expected."""
-        return await self._write(lambda tables: tables.swap(changes))
+        return await self._write(lambda tables: tables.swap(changes), of=len(changes))
 
     async def turn(self, changes: Sequence[Change], request: ClaimRequest) -> tuple[list[Swapped], Claimed]:
         """Swap, then claim, in one transaction."""
@@ -185,15 +190,16 @@ class SQLiteBackend(QueueBackend):
         return await self._write(
             lambda tables: (tables.swap(changes), tables.claim(request, topics.mark)),
             lambda tables, turned: tables.give_back(turned[1]),
+            of=len(changes) + request.limit,
         )
 
     async def extend(self, leases: Sequence[tuple[str, int]], us: int) -> list[Record | None]:
         """Renew leases."""
-        return await self._write(lambda tables: tables.extend(leases, us))
+        return await self._write(lambda tables: tables.extend(leases, us), of=len(leases))
 
     async def get(self, ids: Sequence[str], *, payload: bool = True) -> list[Record | None]:
         """Return tasks by id."""
-        return await self._read(lambda tables: tables.get(ids, payload=payload))
+        return await self._read(lambda tables: tables.get(ids, payload=payload), of=len(ids))
 
     async def find(self, query: Query) -> list[Record]:
         """Return a page of the tasks that match."""
@@ -205,7 +211,7 @@ class SQLiteBackend(QueueBackend):
 
     async def append(self, task_id: str, lease: int, entries: Sequence[bytes]) -> int:
         """Append to the journal of a task in progress under this lease."""
-        return await self._write(lambda tables: tables.append(task_id, lease, entries))
+        return await self._write(lambda tables: tables.append(task_id, lease, entries), of=1)
 
     async def read(self, task_id: str, after: int = 0, limit: int = 1000) -> list[tuple[int, bytes]]:
         """Return journal entries after a number."""
@@ -222,13 +228,22 @@ class SQLiteBackend(QueueBackend):
         self._open_writer()
         return mark
 
-    async def _write(self, step: Callable[[Tables], T], undo: Callable[[Tables, T], None] | None = None) -> T:
-        with self._clock.hold():
-            return await self._open_writer().take(step, undo=undo)
+    def _write(
+        self,
+        step: Callable[[Tables], T],
+        undo: Callable[[Tables, T], None] | None = None,
+        *,
+        of: int = MANY,
+    ) -> Awaitable[T]:
+        """Have a step taken, which writes so many tasks."""
+        return self._holding(self._open_writer().take(step, undo=undo, is_brief=of <= FEW))
 
-    async def _read(self, step: Callable[[Tables], T]) -> T:
-        with self._clock.hold():
-            return await self._open_writer().take(step, writes=False)
+    def _read(self, step: Callable[[Tables], T], *, of: int = MANY) -> Awaitable[T]:
+        return self._holding(self._open_writer().take(step, writes=False, is_brief=of <= FEW))
+
+    def _holding(self, call: Awaitable[T]) -> Awaitable[T]:
+        """Return the call, which keeps virtual time still while the thread is at work."""
+        return _held(call, self._clock) if self._clock.is_virtual else call
 
     async def announce(self, worker: str, data: bytes, us: int) -> None:
         """Note that a worker is here."""
@@ -261,7 +276,12 @@ class SQLiteBackend(QueueBackend):
             clock=self._clock,
         )
         self._writer = Writer(
-            open_tables, url=self.url, path=self._path, topics=self._topics, patience=self._busy_timeout
+            open_tables,
+            url=self.url,
+            path=self._path,
+            topics=self._topics,
+            patience=self._busy_timeout,
+            lends=self.durability == "process",
         )
         weakref.finalize(self, self._writer.stop).atexit = False
         return self._writer
@@ -276,6 +296,11 @@ class SQLiteBackend(QueueBackend):
         if self._writer.is_ended:  # it could not go on; the store that it had must still be there
             return self._start_writer(create=False)
         return self._writer
+
+
+async def _held(call: Awaitable[T], clock: Clock) -> T:
+    with clock.hold():
+        return await call
 
 
 def _open_tables(

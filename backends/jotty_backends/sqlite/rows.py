@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from jotty.core.queue import Head, RetryPolicy, TaskStatus, head_from
+from jotty.core.queue.retry import DEFAULT_RETRY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["COLUMNS", "TAILS", "Row", "head_of", "row_of"]
+__all__ = ["COLUMNS", "TAILS", "Row", "claimed_tail", "head_of", "new_tail", "row_of"]
 
 Row = tuple[Any, ...]
 
@@ -45,7 +47,9 @@ COLUMNS: Final = _WRITTEN_ONCE + _SETTINGS + _MOVED + _ENDED + _CLAIMED
 TAILS: Final = tuple(COLUMNS.index(part[0]) for part in (_CLAIMED, _ENDED, _MOVED, _SETTINGS))
 
 _STATUS: Final = {status.value: status for status in TaskStatus}
-_DEFAULT_RETRY: Final = RetryPolicy()
+_TEXT: Final = {status: status.value for status in TaskStatus}
+_settings_of: Final = attrgetter(*_SETTINGS)
+_moved_of: Final = attrgetter(*_MOVED)
 
 
 def row_of(head: Head) -> Row:
@@ -61,7 +65,7 @@ def row_of(head: Head) -> Row:
         _text_of(head.depends_on) if head.depends_on else None,
         head.on_dependency,
         head.max_attempts,
-        _retry_text(head.retry),
+        None if head.retry is DEFAULT_RETRY else _retry_text(head.retry),
         head.timeout,
         _text_of(head.awaiting) if head.awaiting else None,
         _text_of(head.answered) if head.answered else None,
@@ -71,7 +75,14 @@ def row_of(head: Head) -> Row:
         int(head.isolated),
         _text_of(head.progress) if head.progress else None,
         head.finished_at,
-        head.status.value,
+        *claimed_tail(head),
+    )
+
+
+def claimed_tail(head: Head) -> Row:
+    """Return the end of a head's row: what a claim writes."""
+    return (
+        _TEXT[head.status],
         head.due,
         head.lease,
         head.lease_until,
@@ -80,6 +91,17 @@ def row_of(head: Head) -> Row:
         head.started_at,
         head.version,
     )
+
+
+def new_tail(head: Head, old: Head) -> Row:
+    """Return the end of a head's row with all that differs from the old one; as long as one of TAILS."""
+    if _settings_of(head) != _settings_of(old):
+        return row_of(head)[TAILS[3] :]
+    if _moved_of(head) != _moved_of(old):
+        return row_of(head)[TAILS[2] :]
+    if head.finished_at != old.finished_at:
+        return head.finished_at, *claimed_tail(head)
+    return claimed_tail(head)
 
 
 def head_of(row: Row) -> Head:
@@ -135,7 +157,7 @@ def head_of(row: Row) -> Head:
             worker,
             attempt,
             max_attempts,
-            _retry_of(retry) if retry else _DEFAULT_RETRY,
+            _retry_of(retry) if retry else DEFAULT_RETRY,
             timeout,
             bool(cancel_requested),
             postponed,
@@ -158,7 +180,7 @@ def _text_of(values: Sequence[Any]) -> str:
 
 
 def _retry_text(policy: RetryPolicy) -> str | None:
-    if policy is _DEFAULT_RETRY or policy == _DEFAULT_RETRY:
+    if policy == DEFAULT_RETRY:
         return None
     return json.dumps(policy.to_json())
 

@@ -248,7 +248,13 @@ def _connect(path: str, durability: Durability, patience: float) -> sqlite3.Conn
     entry = forks.enter(path)
     try:
         connection = sqlite3.connect(
-            uri, timeout=patience, isolation_level=None, factory=_Connection, cached_statements=256, uri=True
+            uri,
+            timeout=patience,
+            isolation_level=None,
+            factory=_Connection,
+            cached_statements=256,
+            uri=True,
+            check_same_thread=False,
         )
     except BaseException:
         forks.leave(entry)

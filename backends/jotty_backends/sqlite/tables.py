@@ -27,7 +27,7 @@ from jotty.core.queue import (
 from jotty.core.queue.record import change
 from jotty.errors import LeaseLost, QueueFull, TaskNotFound
 
-from .rows import COLUMNS, TAILS, Row, head_of, row_of
+from .rows import COLUMNS, TAILS, Row, claimed_tail, head_of, new_tail, row_of
 from .searches import LIVE_SQL, MOST, PICK, SOONEST, search
 from .transaction import Transaction
 
@@ -49,21 +49,27 @@ _PICKED: Final = f"{_WHOLE} FROM ({PICK}) k CROSS JOIN tasks t ON t.seq = k.seq 
 _OWNER: Final = f"SELECT id FROM tasks WHERE key = ? AND {LIVE_SQL}"  # noqa: S608 - of constants
 _TO_DELETE: Final = "SELECT seq, version, lane, status, tags FROM tasks WHERE id = ?"
 _PARENT: Final = "SELECT seq, status FROM tasks WHERE id = ?"
+_HOLDER: Final = (
+    "SELECT seq, status, lease, coalesce((SELECT max(number) FROM journal WHERE task = seq), 0)"
+    " FROM tasks WHERE id = ?"
+)
 _OUTCOME: Final = "SELECT data FROM outcomes WHERE task = ?"
 _INSERT: Final = f"INSERT INTO tasks ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * _WIDTH)})"  # noqa: S608 - of constants
+# by the length of the tail
 _UPDATES: Final = {
-    start: f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in COLUMNS[start:])}"  # noqa: S608 - of constants
+    _WIDTH - start: f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in COLUMNS[start:])}"  # noqa: S608 - of constants
     " WHERE seq = ? AND version = ? AND id = ?"
     for start in TAILS
 }
+_CLAIM: Final = _UPDATES[_WIDTH - TAILS[0]]
 _PAYLOADS: Final = "INSERT INTO payloads VALUES (?, ?)"
 _OUTCOMES: Final = "INSERT OR REPLACE INTO outcomes VALUES (?, ?)"
 _EDGES: Final = "INSERT INTO edges VALUES (?, ?)"
 _TAGS: Final = "INSERT INTO tags VALUES (?, ?)"
 _ENTRY: Final = (
-    "INSERT INTO journal SELECT ?1, 1 + coalesce((SELECT max(number) FROM journal WHERE task = ?1), 0), ?2"
+    # not SELECT in place of VALUES, for which SQLite would fill a temporary table first
+    "INSERT INTO journal VALUES (?1, 1 + coalesce((SELECT max(number) FROM journal WHERE task = ?1), 0), ?2)"
 )
-_LAST_ENTRY: Final = "SELECT number FROM journal WHERE task = ? ORDER BY number DESC LIMIT 1"
 _ENTRIES: Final = "SELECT number, data FROM journal WHERE task = ? AND number > ? ORDER BY number LIMIT ?"
 _DELETE: Final = (
     "DELETE FROM tasks WHERE seq = ?",
@@ -147,7 +153,7 @@ class Tables(Transaction):
         picked = self._pick(request, now)
         records = [self._claimed(old, request, now) for old in picked]
         if records:
-            self.later(_UPDATES[TAILS[0]], map(_claimed_row, records, picked))
+            self.later(_CLAIM, map(_claimed_row, records, picked))
         is_full = len(records) >= request.limit > 0
         return Claimed(records, mark, None if is_full else self._next_at(request.lanes))
 
@@ -164,7 +170,7 @@ class Tables(Transaction):
         """See `QueueBackend.swap`."""
         if changes:
             self._forget_ready()
-        if self.is_late(_INSERT) or self.is_late(_UPDATES[TAILS[0]]):
+        if self.is_late(_INSERT) or self.is_late(_CLAIM):
             self.write_late()
         now = self.now()
         return [self._swap(change, now) for change in changes]
@@ -193,11 +199,13 @@ class Tables(Transaction):
 
     def append(self, task_id: str, lease: int, entries: Sequence[bytes]) -> int:
         """See `QueueBackend.append`."""
-        record = self._find(task_id, _BY_ID)
-        if record is None or not _is_held(record.head, lease):
+        found = self.ask(_HOLDER, (_storable(task_id),)).fetchone()
+        if found is None or found[1:3] != (TaskStatus.IN_PROGRESS, lease):
             raise LeaseLost(task_id, lease)
-        self.touched(f"task:{task_id}")
-        return self._write_journal(record.head.seq, entries)
+        seq, _, _, last = found
+        self.later(_ENTRY, [(seq, entry) for entry in entries])
+        self.touched((f"task:{task_id}",))
+        return int(last + len(entries))
 
     def read(self, task_id: str, after: int, limit: int) -> list[tuple[int, bytes]]:
         """See `QueueBackend.read`."""
@@ -304,8 +312,8 @@ class Tables(Transaction):
         self._forget_ready()
         heads = [record.head for record in records]
         for head in heads:
-            self.moves[head.lane, head.status.value] += 1
-            self.touched(*topics_of(head))
+            self.moves[head.lane, head.status] += 1
+            self.touched(topics_of(head))
         self.take_seqs(len(heads))
         self.later(_INSERT, map(row_of, heads))
         self.later(_PAYLOADS, [(one.head.seq, one.payload) for one in records if one.payload is not None])
@@ -321,19 +329,19 @@ class Tables(Transaction):
     def _claimed(self, old: Record, request: ClaimRequest, now: int) -> Record:
         head = lifecycle.claimed(old.head, worker=request.worker, now=now, lease_us=request.lease_us)
         self._count(head, head.lane, old.head.status)
-        self.touched(*topics_of(head))
+        self.touched(topics_of(head))
         return Record(head, old.payload, old.outcome)
 
     def _swap(self, change: Change, now: int) -> Swapped:
         head, outcome = change.record.head, change.record.outcome
-        old = change.before
-        if old is None or lifecycle.needs_edges(head) or _takes_key(head, old):
+        old, is_watched = change.before, lifecycle.needs_edges(head)
+        if old is None or is_watched or (head.key and _takes_key(head, old)):
             refused, old = self._standing(change)
             if old is None:
                 return refused
         if not head.run_at:
             head = rewritten(head, run_at=now)
-        if lifecycle.needs_edges(head):
+        if is_watched:
             head = self._watch(head)
         if not self._rewrite(head, old):
             return self._outdated(head.id)
@@ -342,10 +350,10 @@ class Tables(Transaction):
             found = self.ask(_OUTCOME, (old.seq,)).fetchone()
             outcome = found and found[0]
         else:
-            self.later(_OUTCOMES, [(old.seq, outcome)])
+            self.later(_OUTCOMES, ((old.seq, outcome),))
         if change.entries:
             self.later(_ENTRY, [(old.seq, entry) for entry in change.entries])
-        self.touched(*topics_of(head))
+        self.touched(topics_of(head))
         fired = self._fire_children(head) if head.status.is_terminal and self._has_edges() else ()
         return Swapped(Outcome.OK, Record(head, None, outcome), fired)
 
@@ -374,21 +382,14 @@ class Tables(Transaction):
 
     def _rewrite(self, head: Head, old: Head) -> bool:
         """Write what is new in a head over the old one; False if that is not in the store any more."""
-        row, was = row_of(head), row_of(old)
-        start = next((at for at in TAILS if row[:at] == was[:at]), TAILS[-1])
-        written = self.execute(_UPDATES[start], (*row[start:], old.seq, old.version, old.id))
+        tail = new_tail(head, old)
+        written = self.execute(_UPDATES[len(tail)], (*tail, old.seq, old.version, old.id))
         return written.rowcount == 1
 
     def _count(self, head: Head, old_lane: str, old_status: TaskStatus) -> None:
         if old_status is not head.status or old_lane != head.lane:
-            self.moves[old_lane, old_status.value] -= 1
-            self.moves[head.lane, head.status.value] += 1
-
-    def _write_journal(self, seq: int, entries: Sequence[bytes]) -> int:
-        found = self.ask(_LAST_ENTRY, (seq,)).fetchone()
-        last = found[0] if found else 0
-        self.later(_ENTRY, [(seq, entry) for entry in entries])
-        return int(last + len(entries))
+            self.moves[old_lane, old_status] -= 1
+            self.moves[head.lane, head.status] += 1
 
     def _delete(self, task_id: str, version: int) -> bool:
         found = self.ask(_TO_DELETE, (_storable(task_id),)).fetchone()
@@ -400,7 +401,7 @@ class Tables(Transaction):
         for tag in json.loads(tags or "[]"):
             self.execute("DELETE FROM tags WHERE tag = ? AND task = ?", (tag, seq))
         self.moves[lane, status] -= 1
-        self.touched(f"task:{task_id}")
+        self.touched((f"task:{task_id}",))
         return True
 
     # Edges
@@ -438,7 +439,7 @@ class Tables(Transaction):
             if waits:
                 return None
         self._rewrite(lifecycle.fired(head), head)
-        self.touched(f"task:{head.id}")
+        self.touched((f"task:{head.id}",))
         return head.id
 
 
@@ -463,12 +464,12 @@ def _is_tied(record: Record) -> bool:
 
 
 def _claimed_row(record: Record, old: Record) -> Row:
-    return (*row_of(record.head)[TAILS[0] :], old.head.seq, old.head.version, old.head.id)
+    return (*claimed_tail(record.head), old.head.seq, old.head.version, old.head.id)
 
 
 def _takes_key(head: Head, old: Head) -> bool:
-    """Whether a task comes back to life that has a key, which another may have by now."""
-    return bool(head.key) and head.status in LIVE and old.status not in LIVE
+    """Whether a task that has a key comes back to life: another may have it by now."""
+    return head.status in LIVE and old.status not in LIVE
 
 
 def _record_of(row: Row) -> Record:

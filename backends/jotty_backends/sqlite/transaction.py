@@ -23,6 +23,7 @@ INSERT INTO counts VALUES (?, ?, ?)
 """
 _READ = "SELECT value FROM meta WHERE name = ?"
 _WRITE = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+PAGES = 4000
 _SEEN = """
 INSERT INTO meta VALUES ('seen', ?)
   ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)
@@ -58,6 +59,7 @@ class Transaction:
         self._topics: dict[str, None] = {}
         self._saved_at = 0
         self._changes = 0
+        self._checkpoints = True
 
     def begin(self, kind: str = "IMMEDIATE") -> None:
         """Begin: IMMEDIATE to write, DEFERRED to read."""
@@ -86,6 +88,12 @@ class Transaction:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def checkpoint_at_commit(self, *, is_on: bool) -> None:
+        """Set whether a commit may have to wait for a checkpoint."""
+        if is_on is not self._checkpoints:
+            self.execute(f"PRAGMA wal_autocheckpoint = {PAGES if is_on else 0}")
+            self._checkpoints = is_on
 
     def data_version(self) -> int:
         """Return a number that changes whenever another connection has committed."""
@@ -116,7 +124,7 @@ class Transaction:
             self.write_late()
         return self.execute(question, values)
 
-    def touched(self, *topics: str) -> None:
+    def touched(self, topics: Iterable[str]) -> None:
         """Remember what to tell once this is committed."""
         for topic in topics:
             self._topics[topic] = None
@@ -137,7 +145,7 @@ class Transaction:
         if self._taken:
             self.execute("UPDATE meta SET value = ? WHERE name = 'last_seq'", (self._last_seq,))
             self._taken = 0
-        moves = [(lane, status, number) for (lane, status), number in self.moves.items() if number]
+        moves = [(lane, str(status), number) for (lane, status), number in self.moves.items() if number]
         self.moves.clear()
         if moves:
             self.executemany(_COUNT, moves)

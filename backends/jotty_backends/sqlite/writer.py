@@ -28,13 +28,21 @@ T = TypeVar("T")
 
 _TICK: Final = 0.012  # seconds between two looks at what no one tells us: others' commits and locks
 _FILE_CHECKED_EVERY: Final = 0.5  # seconds, while all we do is look
+_FEW: Final = 4  # operations: with more, the hand-over costs less than what it spares the event loop
+_SLOW: Final = 0.002  # seconds: a store that keeps an event loop for that long, on average,
+_REST: Final = 20  # is left to the thread for so many times as long as the last time took
+_LENT_AT_MOST: Final = 200  # groups in a row: only the thread waits for checkpoints
 
 
 class Writer(Inbox["Tables"]):
     """A thread with a connection; all the operations that wait become one transaction.
 
-    Nothing but that thread's own frame refers to the connection: in a forked child it is therefore never
-    closed, which would harm the parent's.
+    The thread lends the connection to an event loop for a few brief operations: to hand them over, and to
+    wake the loop again, takes two threads several times as long as to do them. It lends nothing where a
+    commit waits for the disk, where others have the lock, or where the loop had to wait before.
+
+    As long as the thread runs, its own frame refers to the connection: in a forked child, where that frame
+    stays and the thread is not, nobody closes the connection, which would harm the parent's.
 
     Args:
         connect: Opens the store, in the thread; it is given what to call when the lock has news.
@@ -42,6 +50,7 @@ class Writer(Inbox["Tables"]):
         path: The file, which must stay the one that was opened.
         topics: Told what was committed.
         patience: Seconds after which an operation that could not begin fails.
+        lends: Whether the connection may be lent.
     """
 
     def __init__(
@@ -52,6 +61,7 @@ class Writer(Inbox["Tables"]):
         path: str,
         topics: Topics,
         patience: float,
+        lends: bool,
     ) -> None:
         super().__init__(patience)
         self._connect = connect
@@ -62,6 +72,13 @@ class Writer(Inbox["Tables"]):
         self._farewells: list[Operation[Tables, None]] = []
         self._is_blocked = False
         self._is_closing = False
+        self._lends = lends
+        self._store: tuple[Tables, FileLock] | None = None  # to be lent
+        self._using = threading.Lock()  # held by who uses the connection
+        self._done: list[Operation[Tables, Any]] = []
+        self._problem: Exception | None = None
+        self._lent = 0
+        self._lends_from = self._kept_for = 0.0
         self._version = 0
         self._looked_at = self._checked_at = 0.0
         self._thread = threading.Thread(target=self._main, name=f"jotty {url}", daemon=True)
@@ -95,18 +112,22 @@ class Writer(Inbox["Tables"]):
             try:
                 self._version = tables.data_version()
                 self._file = self._identity()
+                if self._lends:
+                    self._store = tables, lock
                 while self._turn(tables, lock):
                     pass
             finally:
-                tables.close()
-                lock.close()
+                with self._using:
+                    self._store = None
+                    tables.close()
+                    lock.close()
         except Exception as exc:  # noqa: BLE001 - all who wait are told
             error = self._told(exc)
         finally:
             left = [*self.end(error), *self._begun]
             for operation in left:
                 operation.error = error
-            deliver([*left, *self._farewells])
+            deliver([*self._take_done(), *left, *self._farewells])
             self._topics.bump_all()  # who waits for a change is to find out
 
     def _on_lock(self) -> None:
@@ -120,17 +141,77 @@ class Writer(Inbox["Tables"]):
             return False
         if is_idle:
             self.sleep(_TICK if self._watchers or self.has_writes() else None)
+        with self._using:
+            if self._problem is not None:
+                raise self._problem
+            self._serve_in_thread(tables, lock)
+            done = self._take_done()
+        deliver(done)  # without the connection: who is told may want it at once
+        return True
+
+    def _serve_in_thread(self, tables: Tables, lock: FileLock) -> None:
         if self._watchers:
             self._look(tables)
         if not (self.has_reads() or self.has_writes()):
             lock.release()  # it came when nobody needed it any more
-            return True
+            return
         self._check_file()
+        self._lent = 0
+        tables.checkpoint_at_commit(is_on=True)
+        self._serve(tables, lock)
+
+    def _serve(self, tables: Tables, lock: FileLock) -> None:
         if reads := self.take_reads():
             self._read(tables, reads)
         if self.has_writes():
             self._write(tables, lock)
-        return True
+
+    def _take_done(self) -> list[Operation[Tables, Any]]:
+        done, self._done = self._done, []
+        return done
+
+    # On an event loop, which the connection is lent to
+
+    def serve_here(self) -> bool:
+        """Do what waits, if it is little and nothing is in its way."""
+        began = time.monotonic()
+        if not self._may_lend(began) or not self._using.acquire(blocking=False):
+            return False
+        try:
+            if self._store is None or self._problem or self._identity() != self._file:
+                return False
+            self._lent += 1
+            tables, lock = self._store
+            tables.checkpoint_at_commit(is_on=False)
+            self._serve(tables, lock)
+            done = self._take_done()
+        except Exception as exc:  # noqa: BLE001 - the thread ends with it, and tells who waits
+            self._problem = exc
+            return False
+        except BaseException:  # Ctrl-C: nobody knows how far this came
+            self._problem = StorageError(self._url, "a call was interrupted.")
+            self.wake()
+            raise
+        finally:
+            self._using.release()
+        deliver(done)
+        self._note_loan(began, time.monotonic())
+        return not self.has_writes()
+
+    def _may_lend(self, now: float) -> bool:
+        if self._store is None or self._is_blocked or self.is_inherited:
+            return False
+        if self._lent >= _LENT_AT_MOST or now < self._lends_from:
+            return False
+        waiting = [*self._reads, *self._writes]
+        return len(waiting) <= _FEW and all(operation.is_brief for operation in waiting)
+
+    def _note_loan(self, began: float, ended: float) -> None:
+        self._kept_for += (ended - began - self._kept_for) / 10
+        if self._kept_for > _SLOW:
+            self._kept_for, self._lends_from = 0.0, ended + _REST * (ended - began)
+
+    # Either of the two
 
     def _identity(self) -> tuple[int, int] | None:
         try:
@@ -201,13 +282,13 @@ class Writer(Inbox["Tables"]):
         for operation in late:
             problem = f"database is locked: others kept it for more than {self._patience:g} s."
             operation.error = StorageError(self._url, problem)
-        deliver(late)
+        self._done += late
 
     def _refuse(self, cause: Exception) -> None:
         batch = self.take_writes()
         for operation in batch:
             operation.error = self._told(cause)
-        deliver(batch)
+        self._done += batch
 
     def _run(self, tables: Tables, batch: Sequence[Operation[Tables, Any]]) -> None:
         """Run operations in the transaction that has begun, and commit them."""
@@ -242,8 +323,8 @@ class Writer(Inbox["Tables"]):
                 self._run(tables, [operation])
 
     def _finish(self, batch: Sequence[Operation[Tables, Any]]) -> None:
+        self._done += batch
         self._begun = ()
-        deliver(batch)
 
     def _look(self, tables: Tables) -> None:
         """Wake who waits if another connection has committed since the last look."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -26,7 +27,7 @@ from .binding import among
 from .signature import ActorKind, Parameter, Signature, kind_of, read_signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 __all__ = [
     "Actor",
@@ -114,13 +115,21 @@ def _names(values: Iterable[Any]) -> tuple[str, ...]:
 
 
 def _renames(values: Mapping[str, Any] | None) -> dict[str, str]:
+    if values is not None and not isinstance(values, Mapping):
+        raise TypeError(f"bind must be a mapping of parameters to names, not {values!r}.")
     return {parameter: _name_or_actor(source) for parameter, source in (values or {}).items()}
 
 
-def _policy(value: RetryPolicy | float | None) -> RetryPolicy:
-    if isinstance(value, RetryPolicy):
-        return value
-    return RetryPolicy() if value is None else RetryPolicy(delay=value)
+def _policy(made: Actor[..., Any]) -> RetryPolicy:
+    given = made.backoff
+    if isinstance(given, RetryPolicy):
+        return given
+    try:
+        return RetryPolicy() if given is None else RetryPolicy(delay=given)
+    except ValueError:
+        raise ValueError(
+            f"backoff of {made.name!r} must be seconds >= 0, or a RetryPolicy, not {given!r}."
+        ) from None
 
 
 def is_conductor(call: Any) -> bool:
@@ -191,6 +200,8 @@ def _wanted(made: Actor[..., Any]) -> Signature:
 
 
 def _wanted_by_when(made: Actor[..., Any]) -> Signature | None:
+    if made.when is not None and not callable(made.when):
+        raise TypeError(f"when of {made.name!r} must be a plain function, not {made.when!r}.")
     return None if made.when is None else read_signature(made.when)
 
 
@@ -253,7 +264,7 @@ class Actor(Generic[P, R]):
     kind: ActorKind = _derived(_kind_of)
     signature: Signature = _derived(_wanted)
     when_signature: Signature | None = _derived(_wanted_by_when)
-    policy: RetryPolicy = _derived(lambda made: _policy(made.backoff))
+    policy: RetryPolicy = _derived(_policy)
     invoke: Callable[..., Any] = _derived(_invoked)
 
     def __attrs_post_init__(self) -> None:

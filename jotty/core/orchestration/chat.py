@@ -43,6 +43,11 @@ def _aware(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise ValueError(f"{attribute.name} must be a datetime with a time zone, not {value!r}.")
 
 
+def _text(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{attribute.name} of a ChatMessage must be a text, not {value!r}.")
+
+
 @attrs.frozen
 class ChatMessage:
     """One message of a conversation.
@@ -53,11 +58,12 @@ class ChatMessage:
         created_at: When, with a time zone; now, if it is not given.
 
     Raises:
+        TypeError: role or content is no text.
         ValueError: created_at has no time zone.
     """
 
-    role: str = attrs.field(validator=attrs.validators.instance_of(str))
-    content: str = attrs.field(validator=attrs.validators.instance_of(str))
+    role: str = attrs.field(validator=_text)
+    content: str = attrs.field(validator=_text)
     created_at: datetime = attrs.field(factory=_now, validator=_aware)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random as random_module
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, Unpack
 
 from jotty.core.queue import DEFAULT_RETENTION, SystemClock, check_name
@@ -17,7 +17,7 @@ from .orchestrator import GraphOrchestrator
 from .signature import Parameter, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from datetime import timedelta
 
     from jotty.core.queue import Clock, EnqueueOptions, Random, TaskQueue
@@ -96,10 +96,10 @@ class Conductor:
         self.actors: tuple[AnyActor, ...] = tuple(as_actor(each) for each in actors)
         self.task_queue = task_queue
         self.name = name
-        self.resources: Mapping[str, Any] = dict(resources or {})
-        self.limits: Mapping[str, Limit] = dict(limits or {})
+        self.resources: Mapping[str, Any] = _mapping("resources", resources)
+        self.limits: Mapping[str, Limit] = _mapping("limits", limits)
         self.max_parallel = max_parallel
-        self.output = output if output is None or isinstance(output, str) else tuple(output)
+        self.output = output if output is None or isinstance(output, str) else _names("output", output)
         self.on_error: ErrorPolicy = on_error
         self.on_change: ChangePolicy = on_change
         self.thread_grace = thread_grace
@@ -300,6 +300,18 @@ class Conductor:
         for name in wanted:
             if name not in known:
                 raise GraphError(f"output names {name!r}, which is no actor here.", among(name, known))
+
+
+def _mapping(what: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"{what} must be a mapping by name, like {{'name': ...}}, not {given!r}.")
+    return dict(given or {})
+
+
+def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{what} must be an actor's name, or several, not {given!r}.")
+    return tuple(given)
 
 
 def check_queue(name: str, queue: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable
+from numbers import Real
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -219,6 +220,9 @@ class ActorContext:
         self, *, model: str = "", input_tokens: int = 0, output_tokens: int = 0, cost: float = 0.0
     ) -> None:
         """Report what a model consumed; the metadata holds the sum, failed attempts included."""
+        for name, value in (("input_tokens", input_tokens), ("output_tokens", output_tokens), ("cost", cost)):
+            if not isinstance(value, Real):
+                raise TypeError(f"{name} must be a number, not {value!r}.")
         self._voice.count(model, input_tokens, output_tokens, cost)
 
     @property

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-import attrs
+from .identity import digest, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,32 +13,7 @@ if TYPE_CHECKING:
     from .dataflow import Dataflow
     from .graph import Graph, Node
 
-__all__ = ["Digests", "digest", "digest_of", "fingerprint"]
-
-
-def digest(data: bytes) -> str:
-    """Return 16 hexadecimal digits that stand for this: 64 bits of BLAKE2b."""
-    return blake2b(data, digest_size=8).hexdigest()
-
-
-def digest_of(value: Any) -> str:
-    """Return what stands for arguments of any kind; what has no JSON form counts by its type alone."""
-    try:
-        text = json.dumps(value, default=_plain)
-    except (TypeError, ValueError, RecursionError):  # keys that are no texts, or a circle
-        text = type(value).__qualname__
-    return digest(text.encode("utf-8", "surrogatepass"))
-
-
-def _plain(value: Any) -> Any:
-    kind = type(value)
-    if attrs.has(kind):
-        return [kind.__qualname__, {each.name: getattr(value, each.name) for each in attrs.fields(kind)}]
-    if hasattr(value, "__dataclass_fields__"):
-        return [kind.__qualname__, {name: getattr(value, name) for name in value.__dataclass_fields__}]
-    if hasattr(value, "model_dump"):
-        return [kind.__qualname__, value.model_dump(mode="json")]
-    return kind.__qualname__
+__all__ = ["Digests", "fingerprint"]
 
 
 def fingerprint(graph: Graph) -> str:

@@ -58,7 +58,7 @@ class _Box:
     @property
     def first(self) -> _Box:
         """The node in it that nothing within it leads to."""
-        led_to = {edge.child.id for edge in self.edges}
+        led_to = {edge.child.id for edge in self.edges if edge.kind != "goto"}
         return next((part.first for part in self.parts if part.id not in led_to), self)
 
     @property
@@ -66,7 +66,7 @@ class _Box:
         """The node in it that leads to nothing within it, or has spawned the others."""
         if self.frame == "spawned":
             return self.parts[0].last
-        leading = {edge.parent.id for edge in self.edges}
+        leading = {edge.parent.id for edge in self.edges if edge.kind != "goto"}
         return next((part.last for part in self.parts[::-1] if part.id not in leading), self)
 
 
@@ -74,7 +74,7 @@ class _Box:
 class _Edge:
     parent: _Box
     child: _Box
-    kind: Literal["", "when", "spawned"] = ""
+    kind: Literal["", "when", "spawned", "goto"] = ""
 
 
 class _Past:
@@ -87,6 +87,11 @@ class _Past:
             if row.step is None:
                 self.rows.setdefault(row.label, []).append(row)
                 self.below.setdefault(row.label.rpartition("/")[0], {})[row.label] = None
+
+    def gotos(self, label: str, prefix: str) -> Iterator[str]:
+        """Yield the nodes beside this one to which it has sent the run back, each once."""
+        rows = [row for row in self.rows.get(label, ()) if row.status == "goto"]
+        yield from dict.fromkeys(row.note.removeprefix("to ").removeprefix(prefix) for row in rows)
 
 
 # From a graph to boxes
@@ -103,6 +108,12 @@ def _graph_frame(graph: Graph, past: _Past, prefix: str = "", id: str = "n") -> 
         _Edge(ends[parent], ends[name], "when" if _asked_only(node, parent) else "")
         for name, node in graph.nodes.items()
         for parent in node.parents
+    ]
+    edges += [
+        _Edge(ends[name], ends[target], "goto")
+        for name in graph.nodes
+        for target in past.gotos(prefix + name, prefix)
+        if target in ends
     ]
     return _Box(id=id, frame="graph", parts=tuple(boxes.values()), edges=tuple(edges))
 
@@ -135,7 +146,6 @@ def _summary(rows: Sequence[TimelineRow]) -> str:
     last = rows[-1]
     times = [row.seconds for row in rows if row.seconds is not None and row.status != "skipped"]
     words = {
-        "done": "",
         "goto": last.note,
         "end": "ended the run",
         "waits": "waits for an answer",
@@ -203,7 +213,7 @@ def draw_mermaid(graph: Graph, timeline: Timeline | None = None) -> str:
     """Return a Mermaid flowchart."""
     whole = _graph_frame(graph, _Past(timeline))
     lines = ["flowchart TD", *_mermaid_parts(whole, "    ")]
-    arrows = {"": "-->", "when": "-. when .->", "spawned": "-.->"}
+    arrows = {"": "-->", "when": "-. when .->", "spawned": "-.->", "goto": "-. again .->"}
     lines += [f"    {edge.parent.id} {arrows[edge.kind]} {edge.child.id}" for edge in _edges(whole)]
     boxes = list(_walk(whole))
     for state, (fill, stroke) in _LOOKS.items():
@@ -269,7 +279,12 @@ def _dot_style(box: _Box) -> str:
 
 def _dot_edge(edge: _Edge) -> str:
     """Return how an edge looks; Graphviz draws one from and to nodes, and cuts it off at their frames."""
-    told = {"": [], "when": ["style=dashed", 'label="when"'], "spawned": ["style=dotted"]}[edge.kind]
+    told = {
+        "": [],
+        "when": ["style=dashed", 'label="when"'],
+        "spawned": ["style=dotted"],
+        "goto": ["style=dashed", 'label="again"', "constraint=false"],
+    }[edge.kind]
     told += [f"ltail=cluster_{edge.parent.id}"] if edge.parent.frame else []
     told += [f"lhead=cluster_{edge.child.id}"] if edge.child.frame else []
     return f" [{', '.join(told)}]" if told else ""

@@ -169,7 +169,7 @@ class Performer:
         self._graph = run.graph
         self._options = run.options
         self._announcer = run.state.announcer
-        self._is_coded = run.state.memory is not None or run.options.check_payloads
+        self._is_coded = run.options.is_coded
         self._context = copy_context()
         self._cancelled = get_cancelled_exc_class()
         self._home = generation()

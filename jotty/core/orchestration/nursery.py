@@ -12,12 +12,12 @@ from jotty.errors import GraphError
 
 from .actor import as_actor
 from .binding import RESERVED, Names, among, make_plan
-from .digests import digest
 from .execution import Execution
+from .identity import digest
 from .labels import readable
 from .outcome import Done, End, Failed, Goto, Skipped
 from .replay import outcome_of, routed
-from .result import annotate, describe
+from .result import blame, describe
 from .spawning import arguments_of, digested
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Nursery:
             run.state.remember("error", label, {"error": error, "continued": True})
             return
         who = f"actor {readable(label)!r}, attempt {execution.attempt}, of run {run.options.run_id}"
-        annotate(exc, f"Raised by {who}.")
+        blame(exc, who)
         if not isinstance(exc, Exception):
             run.give_up(exc, error)
 

@@ -79,3 +79,8 @@ class RunOptions:
     can_ask: bool = False
     check_payloads: bool = False
     max_payload: int = MAX_PAYLOAD
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether outputs pass their codecs, as they are stored or must be storable."""
+        return self.memory is not None or self.check_payloads

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jotty.core.queue.payload import dumps
 
-from .digests import digest
+from .identity import digest
 from .outcome import End, Failed, Goto, Output, Skipped
 
 if TYPE_CHECKING:

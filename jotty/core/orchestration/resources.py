@@ -34,7 +34,12 @@ class Resource:
     """
 
     factory: Factory
-    scope: ResourceScope = attrs.field(default="worker", validator=attrs.validators.in_(("worker", "run")))
+    scope: ResourceScope = attrs.field(default="worker")
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a scope that there is not."""
+        if self.scope not in {"worker", "run"}:
+            raise ValueError(f"scope must be 'worker' or 'run', not {self.scope!r}.")
 
 
 def scoped(resources: Mapping[str, Any], scope: ResourceScope) -> dict[str, Any]:

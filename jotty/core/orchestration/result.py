@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import Any, Final, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "ErrorInfo",
@@ -15,6 +18,7 @@ __all__ = [
     "UsageMeter",
     "annotate",
     "attach",
+    "blame",
     "describe",
     "result_of",
 ]
@@ -22,6 +26,7 @@ __all__ = [
 _KEY = "__jotty_result__"
 _MAX_TYPE: Final = 200
 _MAX_MESSAGE: Final = 2000
+_MOST_NAMED: Final = 3
 
 
 class ErrorInfo(TypedDict):
@@ -130,20 +135,48 @@ def annotate(exc: BaseException, note: str) -> None:
     vars(exc).setdefault("__notes__", []).append(note)
 
 
+def blame(exc: BaseException, who: str) -> None:
+    """Note on an exception who has raised it; of a group, the first time, also what is in it."""
+    if isinstance(exc, BaseExceptionGroup) and not vars(exc).get("__notes__"):
+        annotate(exc, f"In it: {_storable(_contents(exc), _MAX_MESSAGE)}")
+    annotate(exc, f"Raised by {who}.")
+
+
 def describe(exc: BaseException, agent: str = "", attempt: int = 1) -> ErrorInfo:
-    """Put an exception into words."""
+    """Put an exception into words; a group with what is in it."""
     kind = type(exc)
     prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    try:
-        message = str(exc)
-    except Exception as broken:  # noqa: BLE001  # a stranger's __str__ must not end the run otherwise
-        message = f"<its text can't be read: {type(broken).__name__}>"
+    message = _text(exc)
+    if isinstance(exc, BaseExceptionGroup):
+        message = f"{message}: {_contents(exc)}"
     return {
         "agent": agent,
         "attempt": attempt,
         "type": _storable(f"{prefix}{kind.__qualname__}", _MAX_TYPE),
         "message": _storable(message, _MAX_MESSAGE),
     }
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as broken:  # noqa: BLE001  # a stranger's __str__ must not end the run otherwise
+        return f"<its text can't be read: {type(broken).__name__}>"
+
+
+def _contents(group: BaseExceptionGroup[BaseException]) -> str:
+    """Name the exceptions in a group, and in those within it: the first ones, if they are many."""
+    found = [each for _, each in zip(range(_MOST_NAMED + 1), _leaves(group), strict=False)]
+    named = [f"{type(each).__qualname__}: {_text(each)}".removesuffix(": ") for each in found[:_MOST_NAMED]]
+    return "; ".join(named + ["..."] * (len(found) > _MOST_NAMED))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
 
 
 def _storable(text: str, most: int) -> str:

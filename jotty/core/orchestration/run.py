@@ -16,10 +16,11 @@ from jotty.errors import ActorError, MaxIterationsExceeded
 from .announcer import Announcer
 from .binding import Absent, bind, listed, split_positional
 from .dataflow import Dataflow, final_output
-from .digests import Digests, digest
+from .digests import Digests
 from .execution import Execution, Performer
 from .fast_path import FastPath
 from .graph import GraphMode
+from .identity import digest
 from .labels import readable
 from .nursery import Nursery
 from .outcome import Done, End, Failed, Goto, Skipped
@@ -27,7 +28,7 @@ from .places import Places
 from .replay import replay, restore
 from .reporting import Reporter
 from .resources import opened
-from .result import annotate, attach, describe
+from .result import attach, blame, describe
 from .slots import Slots
 from .state import RunState
 from .tasks import open_tasks
@@ -124,7 +125,7 @@ class Run:
         self.places = Places(self.slots, state)
         self.performer = Performer(self)
         self.nursery = Nursery(self)
-        if state.memory is None and not self.options.check_payloads:
+        if not self.options.is_coded:
             self._fast_path = FastPath(self)
         state.take_over(self.prefix, self.flow)
         self._is_begun = True
@@ -463,8 +464,10 @@ class Run:
             self.state.errors.append(error)
         if is_continued:
             return
-        who = f"actor {readable(label)!r}, attempt {attempt}, of run {self.options.run_id}"
-        annotate(exc, f"Raised by {who}.")
+        who = f"actor {readable(label)!r}, attempt {attempt}"
+        if execution is None:
+            who = f"when= of actor {readable(label)!r}"
+        blame(exc, f"{who}, of run {self.options.run_id}")
         self.give_up(exc, error)
 
     def give_up(self, exc: BaseException, info: ErrorInfo | None = None) -> None:

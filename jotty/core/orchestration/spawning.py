@@ -11,8 +11,8 @@ from jotty.errors import GraphError
 
 from .actor import is_count, is_storable
 from .binding import Absent, bind, guess, listed
-from .digests import digest_of
 from .graph import Node
+from .identity import digest_of, name_of, recognised
 from .labels import label_of
 from .outcome import Failed, Output, Skipped
 
@@ -238,23 +238,33 @@ class Spawner:
         return free[0]
 
     def _free_key(self, actor: str, inputs: Mapping[str, Any]) -> str:
-        """Make a key of the inputs, so that it does not depend on the order of the calls."""
-        base = self._key_of(inputs)
+        """Make a key of the inputs, so that it does not depend on the order of the calls.
+
+        Raises:
+            ValueError: In a durable run: another one has this key, and maybe not these inputs.
+        """
+        base, is_exact = self._key_of(inputs)
         key, number = base, 1
         while label_of(self._execution.label, actor, key) in self._handles:
+            if self._run.options.is_coded and not is_exact:
+                kinds = ", ".join(sorted({type(each).__name__ for each in inputs.values()}))
+                raise ValueError(
+                    f"Two calls of {actor!r} cannot be told apart after a crash: what each is given "
+                    f"({kinds}) counts by its type alone. Give each a key: key=..."
+                )
             number += 1
             key = f"{base}#{number}"
         return key
 
-    def _key_of(self, inputs: Mapping[str, Any]) -> str:
+    def _key_of(self, inputs: Mapping[str, Any]) -> tuple[str, bool]:
+        """Return a key, and whether it is that of no other inputs."""
         values = list(inputs.values())
-        if len(values) == 1 and isinstance(values[0], (str, int)):
-            text = str(values[0])
-            if 0 < len(text) <= LONGEST_KEY and text.isprintable():
-                return text
+        text = name_of(values[0]) if len(values) == 1 else None
+        if text and len(text) <= LONGEST_KEY and text.isprintable():
+            return text, True
         if not values:
-            return "1"
-        return digest_of({name: _replaced(each, lambda one: one.agent) for name, each in inputs.items()})
+            return "1", True
+        return recognised({name: _replaced(each, lambda one: one.agent) for name, each in inputs.items()})
 
     async def settle(self) -> Failed | None:
         """Wait for all that was spawned; return the failure of one that nobody has awaited."""

@@ -12,7 +12,7 @@ from jotty.core.queue import MICROSECONDS, check_name, check_seconds, encode, mi
 from jotty.errors import InputRequired
 
 from .codec import codec_of
-from .digests import digest_of
+from .identity import digest_of
 from .questions import NO_DEFAULT, Question, key_in_rounds
 from .signature import ActorKind, kind_of
 from .spawning import Handle, Spawner

@@ -14,7 +14,7 @@ import attrs
 from jotty.errors import InvalidState
 
 from .clock import microseconds
-from .task import LIVE, TERMINAL, Head, TaskStatus, next_head, rewritten
+from .task import LIVE, TERMINAL, Head, TaskStatus, next_head, rewriting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,6 +45,10 @@ __all__ = [
 
 S = TaskStatus
 _UNHELD: Final[dict[str, Any]] = {"lease_until": 0, "due": None}
+# the moves that every task makes
+_insert: Final = rewriting("seq", "created_at", "run_at", "depends_on", is_next=False)
+_claim: Final = rewriting("status", "lease", "attempt", "worker", "started_at", "lease_until", "due")
+_finish: Final = rewriting("status", "finished_at", "awaiting", "lease_until", "due")
 
 
 @attrs.frozen
@@ -61,7 +65,7 @@ class Verdict:
 
 
 def _finished(head: Head, status: TaskStatus, now: int) -> Head:
-    return next_head(head, status=status, finished_at=now, awaiting=(), lease_until=0, due=None)
+    return _finish(head, status=status, finished_at=now, awaiting=(), lease_until=0, due=None)
 
 
 # Moves that a backend makes, inside its critical section
@@ -77,7 +81,7 @@ def inserted(head: Head, *, seq: int, now: int, depends_on: tuple[str, ...]) -> 
         depends_on: The same ids, with those replaced that stood for a task with a live key.
     """
     run_at = head.run_at or now
-    return rewritten(head, seq=seq, created_at=head.created_at or now, run_at=run_at, depends_on=depends_on)
+    return _insert(head, seq=seq, created_at=head.created_at or now, run_at=run_at, depends_on=depends_on)
 
 
 def needs_edges(head: Head) -> bool:
@@ -98,7 +102,7 @@ def is_fired_by(head: Head, dependencies: Iterable[TaskStatus]) -> bool:
 def claimed(head: Head, *, worker: str, now: int, lease_us: int) -> Head:
     """Give a pending task to a worker: a new lease, and one attempt spent (C12)."""
     until = now + lease_us
-    return next_head(
+    return _claim(
         head,
         status=S.IN_PROGRESS,
         lease=head.lease + 1,

@@ -11,7 +11,7 @@ from anyio.lowlevel import current_token
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 __all__ = ["EventLoop", "Signal"]
 
@@ -27,7 +27,7 @@ class Signal(Protocol):
         """Have the task that waits go on."""
         ...
 
-    async def wait(self) -> object:
+    def wait(self) -> Awaitable[object]:
         """Return once it is set; at once, and then without a checkpoint, if it is."""
         ...
 
@@ -89,7 +89,12 @@ class _FutureSignal:
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
-    async def wait(self) -> None:
-        if not self._is_set:
-            self._future = self._loop.create_future()  # a new one each time: a cancelled wait ends the last
-            await self._future
+    def wait(self) -> Awaitable[None]:
+        if self._is_set:
+            return _nothing()
+        self._future = self._loop.create_future()  # a new one each time: a cancelled wait ends the last
+        return self._future
+
+
+async def _nothing() -> None:
+    pass

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from jotty.errors import QueueError
 
@@ -15,7 +16,7 @@ from .lineage import generation
 from .loop import EventLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 __all__ = ["Inbox", "Operation", "deliver"]
 
@@ -32,6 +33,7 @@ class Operation(Generic[S, T]):
         patience: Seconds that the thread may try to begin it.
         loop: Where the caller waits, if that is known already.
         undo: What makes up for the step, given its result, where its caller cannot be told of that.
+        is_brief: Whether the step takes no longer than to hand it to another thread.
 
     Attributes:
         patience: As above.
@@ -40,10 +42,22 @@ class Operation(Generic[S, T]):
         loop: Where the caller waits.
         done: Set there once the outcome is here.
         error: What the step raised; None if it did not.
+        is_brief: As above.
         is_making_up: Whether it undoes another, and nobody may be waiting for it.
     """
 
-    __slots__ = ("_result", "_undo", "deadline", "done", "error", "is_making_up", "loop", "patience", "step")
+    __slots__ = (
+        "_result",
+        "_undo",
+        "deadline",
+        "done",
+        "error",
+        "is_brief",
+        "is_making_up",
+        "loop",
+        "patience",
+        "step",
+    )
 
     _result: T
 
@@ -54,8 +68,10 @@ class Operation(Generic[S, T]):
         *,
         loop: EventLoop | None = None,
         undo: Callable[[S, T], None] | None = None,
+        is_brief: bool = False,
     ) -> None:
         self.step = step
+        self.is_brief = is_brief
         self._undo = undo
         self.is_making_up = False
         self.patience = patience
@@ -74,6 +90,11 @@ class Operation(Generic[S, T]):
         if self.error is not None:
             raise self.error
         return self._result
+
+    @property
+    def can_be_undone(self) -> bool:
+        """Whether something makes up for the step."""
+        return self._undo is not None
 
     def making_up(self) -> Operation[S, None] | None:
         """Return what undoes this, whose result nobody gets; None where there is nothing to undo."""
@@ -129,26 +150,28 @@ class Inbox(Generic[S]):
 
     # For the callers, on their event loops
 
-    async def take(
+    def take(
         self,
         step: Callable[[S], T],
         *,
         writes: bool = True,
         undo: Callable[[S, T], None] | None = None,
-    ) -> T:
+        is_brief: bool = False,
+    ) -> Awaitable[T]:
         """Return or raise what a step does.
 
         Args:
             step: What to do; run again from the start where a neighbour in its group failed.
             writes: Whether it needs the right to write.
             undo: What makes up for a step whose caller was cancelled meanwhile, or cannot be told its result.
+            is_brief: See `Operation`.
 
         Raises:
             StorageError: The store failed, or the step could not begin in time.
             QueueClosed: It was closed.
         """
-        operation = Operation(step, self._patience, loop=self._current_loop(), undo=undo)
-        return await self.perform(operation, writes=writes)
+        operation = Operation(step, self._patience, loop=self._current_loop(), undo=undo, is_brief=is_brief)
+        return self.perform(operation, writes=writes)
 
     def _current_loop(self) -> EventLoop:
         """Return the running event loop, most often the one of the last call."""
@@ -183,6 +206,8 @@ class Inbox(Generic[S]):
         self.submit(operation, writes=writes)
         try:
             await operation.done.wait()
+            if operation.can_be_undone:  # it may have been served before its cancellation could be delivered
+                await checkpoint_if_cancelled()
         except anyio.get_cancelled_exc_class():
             if not self._withdraw(operation):
                 await operation.see_through()
@@ -219,7 +244,15 @@ class Inbox(Generic[S]):
 
     def _wake_for_round(self) -> None:
         self._waking = None
-        self.wake()
+        if not self.serve_here():
+            self.wake()
+
+    def serve_here(self) -> bool:
+        """Do what waits at once, on the event loop that calls this, and tell whether nothing is left to do.
+
+        This default leaves all to the thread.
+        """
+        return False
 
     def _withdraw(self, operation: Operation[S, Any]) -> bool:
         """Whether the operation had not begun, and now never will."""
@@ -298,9 +331,17 @@ def deliver(operations: Iterable[Operation[Any, Any]]) -> None:
     for operation in operations:
         if operation.is_making_up and operation.error is not None:
             _tell_of_expiry(operation.error)
-        by_loop.setdefault(operation.loop.native, []).append(operation)
+        native = operation.loop.native
+        if native in by_loop:
+            by_loop[native].append(operation)
+        else:
+            by_loop[native] = [operation]
     for finished in by_loop.values():
-        finished[0].loop.call_soon(_set, finished)
+        loop = finished[0].loop
+        if loop.is_running():
+            _set(finished)
+        else:
+            loop.call_soon(_set, finished)
 
 
 def _tell_of_expiry(failure: Exception) -> None:

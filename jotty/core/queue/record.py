@@ -10,7 +10,7 @@ from jotty.errors import PayloadError
 from . import journal, payload
 from .backend import Change, Record
 from .clock import microseconds
-from .task import Head, NewTask, Ref, Task, TaskStatus, from_microseconds, rewritten
+from .task import Head, NewTask, Ref, Task, TaskStatus, from_microseconds, rewriting, task_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,13 +29,29 @@ MAX_ERROR: Final = 8 * 1024
 _MAX_MESSAGE: Final = 2 * 1024
 _MAX_TYPE: Final = 200
 _BLANK: Final = Head(id="")
+_fill: Final = rewriting(
+    "id",
+    "priority",
+    "lane",
+    "status",
+    "key",
+    "tags",
+    "depends_on",
+    "on_dependency",
+    "run_at",
+    "max_attempts",
+    "retry",
+    "timeout",
+    is_next=False,
+)
 
 
 def task_from(record: Record) -> Task:
     """Return a task as people see it."""
-    if record.payload is None:
-        return Task(head=record.head, **outcome_from(record))
-    return Task(head=record.head, **payload.decode(record.payload), **outcome_from(record))
+    told = {} if record.payload is None else payload.decode(record.payload)
+    if record.outcome:
+        return task_with(record.head, **told, **payload.decode(record.outcome))
+    return task_with(record.head, **told)
 
 
 def outcome_from(record: Record) -> dict[str, Any]:
@@ -64,7 +80,7 @@ def new_head(new: NewTask, ids: Sequence[str], *, now: int, wall: int) -> Head:
     if new.depends_on:
         depends_on = tuple(dict.fromkeys(_resolve(one, ids[:-1]) for one in new.depends_on))
     status = new.status if type(new.status) is TaskStatus else TaskStatus(new.status)
-    return rewritten(
+    return _fill(
         _BLANK,
         id=ids[-1],
         priority=new.priority,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
@@ -11,7 +11,7 @@ from .clock import MAX_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Random", "RetryLater", "RetryPolicy"]
+__all__ = ["DEFAULT_RETRY", "Random", "RetryLater", "RetryPolicy"]
 
 
 class Random(Protocol):
@@ -98,3 +98,6 @@ class RetryPolicy:
             for field in attrs.fields(RetryPolicy)
             if (value := getattr(self, field.name)) != field.default
         }
+
+
+DEFAULT_RETRY: Final = RetryPolicy()

@@ -68,9 +68,10 @@ class QueueState:
                 if key:
                     keys[key] = head.id
             aliases[head.id] = stored
-        more = sum(record.head.status in LIVE for record in planned.values())
-        if limit is not None and self._live + more > limit and more:
-            raise QueueFull(limit)
+        if limit is not None:
+            more = sum(record.head.status in LIVE for record in planned.values())
+            if more and self._live + more > limit:
+                raise QueueFull(limit)
         for record in planned.values():
             self._add(record)
         return [self._record(aliases[record.head.id]) for record in records]
@@ -150,7 +151,9 @@ class QueueState:
         head = record.head
         if head.id in self._heads or head.id in planned:
             raise ValueError(f"There is a task with the id {head.id!r} already.")
-        depends_on = tuple(dict.fromkeys(aliases.get(one, one) for one in head.depends_on))
+        depends_on = head.depends_on
+        if depends_on:
+            depends_on = tuple(dict.fromkeys(aliases.get(one, one) for one in depends_on))
         for parent in depends_on:
             if parent not in self._heads and parent not in planned:
                 raise TaskNotFound(parent)
@@ -278,14 +281,29 @@ class QueueState:
         if old is None or old.status is not head.status or old.lane != head.lane:
             self._move(old, head)
         if head.status is TaskStatus.PENDING and not (old and _line(old) == _line(head)):
-            heap = self._ready.setdefault((head.lane, head.priority), [])
-            is_true = partial(self._is_ready_entry, priority=head.priority)
-            _push(heap, (head.run_at, head.seq, head.id), self._live, is_true)
+            self._push_ready(head)
         if head.due is not None and (old is None or old.due != head.due):
-            _push(self._due, (head.due, head.seq, head.id), self._live, self._is_due_entry)
+            self._push_due(head.due, head)
         if head.status not in LIVE and not (old and _end(old) == _end(head)):
-            number = len(self._heads) - self._live
-            _push(self._ended, (head.finished_at, head.seq, head.id), number, self._is_ended_entry)
+            self._push_ended(head)
+
+    def _push_ready(self, head: Head) -> None:
+        heap = self._ready.get((head.lane, head.priority))
+        if heap is None:
+            heap = self._ready[head.lane, head.priority] = []
+        heapq.heappush(heap, (head.run_at, head.seq, head.id))
+        if _is_worn(heap, self._live):
+            _drop_stale(heap, partial(self._is_ready_entry, priority=head.priority))
+
+    def _push_due(self, due: int, head: Head) -> None:
+        heapq.heappush(self._due, (due, head.seq, head.id))
+        if _is_worn(self._due, self._live):
+            _drop_stale(self._due, self._is_due_entry)
+
+    def _push_ended(self, head: Head) -> None:
+        heapq.heappush(self._ended, (head.finished_at, head.seq, head.id))
+        if _is_worn(self._ended, len(self._heads) - self._live):
+            _drop_stale(self._ended, self._is_ended_entry)
 
     def _enter(self, head: Head) -> None:
         """Give a new task its place in the order of enqueue."""
@@ -340,7 +358,7 @@ class QueueState:
         head = self._heads.get(entry[2])
         if head is None or head.status is not TaskStatus.PENDING:
             return False
-        return (head.run_at, head.seq, head.priority) == (*entry[:2], priority)
+        return head.run_at == entry[0] and head.seq == entry[1] and head.priority == priority
 
     def _next_at(self, lanes: Collection[str]) -> int | None:
         soonest = [found[0][0] for priority in PRIORITIES if (found := self._soonest(lanes, priority))]
@@ -355,7 +373,7 @@ class QueueState:
 
     def _is_due_entry(self, entry: Entry) -> bool:
         head = self._heads.get(entry[2])
-        return head is not None and (head.due, head.seq) == entry[:2]
+        return head is not None and head.due == entry[0] and head.seq == entry[1]
 
     def _is_ended_entry(self, entry: Entry) -> bool:
         head = self._heads.get(entry[2])
@@ -395,11 +413,13 @@ class QueueState:
             last = entry
 
 
-def _push(heap: list[Entry], entry: Entry, number: int, is_true: Callable[[Entry], bool]) -> None:
-    """Add an entry, and drop the stale ones once they outnumber those that can be true."""
-    heapq.heappush(heap, entry)
-    if len(heap) > 2 * number + MIN_COMPACTED:
-        heap[:] = sorted(filter(is_true, set(heap)))
+def _is_worn(heap: list[Entry], number: int) -> bool:
+    """Whether stale entries outnumber those that can be true."""
+    return len(heap) > 2 * number + MIN_COMPACTED
+
+
+def _drop_stale(heap: list[Entry], is_true: Callable[[Entry], bool]) -> None:
+    heap[:] = sorted(filter(is_true, set(heap)))
 
 
 def _in_order(heap: list[Entry]) -> Iterator[Entry]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from itertools import islice
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from .loop import EventLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from .clock import Clock
     from .task import Head
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Topics", "topics_of"]
 
 MAX_REMEMBERED: Final = 10_000
+_NOBODY: Final[Mapping[Any, Any]] = {}
 
 
 def topics_of(head: Head) -> tuple[str, ...]:
@@ -36,14 +38,15 @@ def topics_of(head: Head) -> tuple[str, ...]:
 class Topics:
     """Counts changes by topic, and wakes who waits for the next; usable from any thread and event loop.
 
-    There is one mark for all topics, which grows with each `bump`. A topic's last mark may be forgotten; a
-    wait on it can then return early, never late.
+    There is one mark for all topics, which grows with each `bump`. Old changes are forgotten; a wait from
+    before them can then return early, never late.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._mark = 0
-        self._last: dict[str, int] = {}
+        self._changes: deque[tuple[int, tuple[str, ...]]] = deque()
+        self._remembered = 0
         self._forgotten = 0
         self._waiting: dict[str, dict[anyio.Event, EventLoop]] = {}
 
@@ -54,11 +57,13 @@ class Topics:
 
     def bump(self, topics: Iterable[str]) -> None:
         """Tell that these have changed."""
+        topics = tuple(topics)
         with self._lock:
             self._mark += 1
-            woken = [item for topic in topics for item in self._bump(topic)]
-            if len(self._last) > 2 * MAX_REMEMBERED:
-                self._forget_oldest()
+            self._remember(topics)
+            if not self._waiting:
+                return
+            woken = [item for topic in topics for item in self._waiting.get(topic, _NOBODY).items()]
         for event, loop in woken:
             loop.call_soon(event.set)
 
@@ -66,8 +71,8 @@ class Topics:
         """Tell that anything may have changed."""
         with self._lock:
             self._mark += 1
-            self._last.clear()
-            self._forgotten = self._mark
+            self._changes.clear()
+            self._remembered, self._forgotten = 0, self._mark
             woken = [item for waiters in self._waiting.values() for item in waiters.items()]
         for event, loop in woken:
             loop.call_soon(event.set)
@@ -76,7 +81,7 @@ class Topics:
         """Return the current mark once the topic has changed since `mark`, or after `timeout` seconds."""
         event = anyio.Event()
         with self._lock:
-            if self._changed(topic) > mark:
+            if self._has_changed(topic, mark):
                 return self._mark
             self._waiting.setdefault(topic, {})[event] = EventLoop()
         try:
@@ -86,18 +91,19 @@ class Topics:
             self._forget(topic, event)
         return self._mark
 
-    def _bump(self, topic: str) -> Iterable[tuple[anyio.Event, EventLoop]]:
-        self._last.pop(topic, None)  # so that the oldest stand first
-        self._last[topic] = self._mark
-        waiting = self._waiting.get(topic)
-        return waiting.items() if waiting else ()
+    def _remember(self, topics: tuple[str, ...]) -> None:
+        self._changes.append((self._mark, topics))
+        self._remembered += len(topics)
+        while self._remembered > MAX_REMEMBERED:
+            self._forgotten, oldest = self._changes.popleft()
+            self._remembered -= len(oldest)
 
-    def _forget_oldest(self) -> None:
-        for topic in list(islice(self._last, MAX_REMEMBERED)):
-            self._forgotten = max(self._forgotten, self._last.pop(topic))
-
-    def _changed(self, topic: str) -> int:
-        return self._last.get(topic, self._forgotten)
+    def _has_changed(self, topic: str, mark: int) -> bool:
+        """Whether a topic has, or may have, changed since a mark."""
+        if mark < self._forgotten:
+            return True
+        later = takewhile(lambda change: change[0] > mark, reversed(self._changes))
+        return any(topic in topics for _, topics in later)
 
     def _forget(self, topic: str, event: anyio.Event) -> None:
         with self._lock:

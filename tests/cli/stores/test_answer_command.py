@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -147,6 +148,16 @@ def test_a_default_that_was_taken_is_told_to_who_comes_too_late(
     assert "Nobody answered in time, and it went on with: 'none'" in ran.stderr
 
 
+def test_show_tells_when_a_question_expires(store: Store, tmp_path: Path, work: Callable[[], Result]) -> None:
+    (tmp_path / "approval.py").write_text(APP.format(timeout=3600))
+    task_id = store.jotty("enqueue", str(tmp_path / "approval.py"), "Publish").stdout.strip()
+    work()
+
+    (line,) = [line for line in store.jotty("show", task_id).stdout.splitlines() if "expires" in line]
+    until = datetime.strptime(line.partition("expires")[2].strip(), "%Y-%m-%d %H:%M:%S %z")
+    assert 3000 < (until - datetime.now(UTC)).total_seconds() <= 3600
+
+
 def test_tasks_that_wait_for_an_answer_are_pointed_out(store: Store, asking: str) -> None:
     listed = store.jotty("list", "--status", "blocked")
     status = store.jotty("status")
@@ -169,6 +180,7 @@ def test_a_drained_worker_names_what_waits_for_an_answer_and_the_command(
     store.jotty("answer", asking, "any remark", "none")
     done = work().stderr
 
+    assert f"Task {asking} waits for an answer to 'any remark'." in half
     command = f"Answer it with: jotty answer {asking} {{}} VALUE --queue {store.url}\n"
     assert f"Task {asking} asks: Publish it? (yes, no, 3) {command.format('ok')}" in waiting
     assert f"Task {asking} asks: Any remark? {command.format(repr('any remark'))}" in waiting

@@ -26,6 +26,8 @@ def log_end(task: Task) -> None:
     elif error and head.status is TaskStatus.PENDING and head.attempt:
         reason = error.get("type"), error.get("message")
         logger.warning("Task %s is to be tried again: %s: %s", head.id, *reason)
+    elif head.status is TaskStatus.BLOCKED and head.awaiting:
+        logger.info("Task %s waits for an answer to %s.", head.id, ", ".join(map(repr, head.awaiting)))
     else:
         logger.info("Task %s is %s.", head.id, head.status)
 
