@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jotty.core.orchestration import Timeline
+from jotty.core.orchestration.fold import told_result
 from jotty.core.queue import MICROSECONDS
 from jotty.errors import StoreCorrupt, TaskNotFound
 
@@ -141,11 +142,12 @@ async def _show(task_id: str, url: str | None, *, steps: bool, as_json: bool, de
         if task is None:
             raise TaskNotFound(task_id)
         timeline = await _timeline(queue, task, steps=steps)
+        result = await told_result(queue, task) if as_json else None
     questions = open_questions(task, timeline)
     if as_json:
         asked = {"questions": questions} if questions else {}
         told = {"steps": steps_document(timeline)} if steps else {}
-        print_json({**as_document(task), **asked, **told})
+        print_json({**as_document(task), "result": result, **asked, **told})
         return ExitCode.OK
     lines = [*as_lines(task), *question_lines(task, timeline, queue.url)]
     width = max(len(name) for name, _ in lines)

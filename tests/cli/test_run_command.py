@@ -177,7 +177,10 @@ def test_an_actor_that_ends_the_process_has_failed(jotty: Jotty, app_file: Path,
     [
         ("BaseException('x')", "BaseException: x"),
         ("BrokenPipeError(32, 'Broken pipe')", "BrokenPipeError: [Errno 32] Broken pipe"),
-        ("BaseExceptionGroup('g', [KeyboardInterrupt()])", "BaseExceptionGroup: g (1 sub-exception)\nIn it: KeyboardInterrupt"),
+        (
+            "BaseExceptionGroup('g', [KeyboardInterrupt()])",
+            "BaseExceptionGroup: g (1 sub-exception)\nIn it: KeyboardInterrupt",
+        ),
     ],
 )
 def test_whatever_an_actor_raises_is_told_in_words(

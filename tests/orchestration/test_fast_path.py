@@ -289,10 +289,10 @@ MANY = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCh
 def test_a_graph_runs_the_same_whichever_way_its_nodes_take(case: Case, variant: str) -> None:
     """All of it: each event, their order and times, the outcome, the error and its notes.
 
-    But a run within another hears of its end one turn of the event loop late, and asks whether it has ended
-    after nodes that may have waited: these begin fewer than those that can only return.
+    But a run within another hears of its end when the event loop has its turn, where there is a deadline at
+    once, and asks whether it has ended after nodes that may have waited, not after those that only return.
     """
-    if variant in {"ctx", "limit"}:
+    if variant in {"ctx", "limit", "in time"}:
         case = attrs.evolve(case, specs=tuple(attrs.evolve(each, inner=0) for each in case.specs))
     same(anyio.run(run_of, case, "bare"), anyio.run(run_of, case, variant))
 

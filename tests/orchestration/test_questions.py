@@ -183,7 +183,7 @@ async def test_an_answer_holds_for_who_asks_under_its_key_later(watch: Watch) ->
 
     @actor
     async def again(ctx: ActorContext, decide: str) -> Any:
-        return decide, await ctx.ask("Really?", key="k"), await ctx.ask("Really?", key="k")
+        return decide, await ctx.ask("Go on?", key="k")
 
     def answer(question: Question) -> int:
         asked.append(question)
@@ -191,14 +191,73 @@ async def test_an_answer_holds_for_who_asks_under_its_key_later(watch: Watch) ->
 
     run = await watch(asking(key="k"), again, on_ask=answer)
 
-    assert (1, 1, 1) == run.output
+    assert (1, 1) == run.output
     assert 1 == len(asked) == len(run.told("input_required"))
 
 
-async def test_an_answer_to_another_question_must_be_one_of_the_options_too(watch: Watch) -> None:
+async def test_an_actor_that_asks_twice_is_answered_twice(watch: Watch) -> None:
+    asked = []
+
+    @actor(retries=1, backoff=0)
+    async def tidy(ctx: ActorContext) -> Any:
+        said = [await ctx.ask("Send the letter?"), await ctx.ask("Delete all drafts?")]
+        if ctx.attempt == 1:
+            raise ConnectionError
+        return said
+
+    def answer(question: Question) -> str:
+        asked.append((question.key, question.question))
+        return "yes" if question.question.startswith("Send") else "no"
+
+    run = await watch(tidy, on_ask=answer)
+
+    assert ["yes", "no"] == run.output
+    assert [("tidy", "Send the letter?"), ("tidy.2", "Delete all drafts?")] == asked
+
+
+async def test_an_actor_that_asks_again_and_again_is_answered_each_time(watch: Watch) -> None:
+    answers = iter(["yes", "yes", "no"])
+
+    @actor
+    async def more(ctx: ActorContext) -> int:
+        count = 0
+        while await ctx.ask("One more?") == "yes":
+            count += 1
+        return count
+
+    assert (await watch(more, on_ask=lambda _: next(answers))).output == 2
+
+
+async def test_an_actor_cannot_ask_twice_under_one_key(watch: Watch) -> None:
+    @actor
+    async def tidy(ctx: ActorContext) -> Any:
+        return [await ctx.ask("Send?", key="k"), await ctx.ask("Delete?", key="k")]
+
+    run = await watch(tidy, on_ask=lambda _: "yes")
+
+    assert "'tidy' has asked under the key 'k' already. Give each question its own key." == str(run.error)
+
+
+async def test_an_answer_to_one_is_none_to_another_who_asks_something_else_under_its_key(
+    watch: Watch,
+) -> None:
+    async def decide(ctx: ActorContext, item: str) -> Any:
+        return await ctx.ask(f"Delete {item}?", key="delete")
+
+    @actor
+    async def tidy(ctx: ActorContext) -> Any:
+        return await ctx.map(decide, ["a", "b"], limit=1)
+
+    run = await watch(tidy, on_ask=lambda _: "yes")
+
+    assert type(run.error) is ValueError
+    assert "Give each question a key of its own" in str(run.error)
+
+
+async def test_an_answer_to_another_actor_must_be_one_of_the_options_too(watch: Watch) -> None:
     @actor
     async def again(ctx: ActorContext, decide: str) -> Any:
-        return await ctx.ask("Really?", key="k", options=["yes", "no"])
+        return await ctx.ask("Go on?", key="k", options=["yes", "no"])
 
     run = await watch(asking(key="k"), again, on_ask=lambda _: "maybe")
 

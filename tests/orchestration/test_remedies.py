@@ -41,6 +41,10 @@ async def gives_wrongly(goal: str, hint: str = "") -> Goto:
     return Goto("gives_wrongly", hnit="x")
 
 
+async def sends_back_a_function(goal: str) -> Goto:
+    return Goto(search)
+
+
 async def calls(ctx: ActorContext) -> Any:
     return await ctx.call("serch")
 
@@ -53,6 +57,7 @@ async def calls_wrongly(ctx: ActorContext) -> Any:
     ("actors", "told"),
     [
         ([search, sends_back], "There are: search, sends_back. Did you mean 'search'?"),
+        ([search, sends_back_a_function], "leads nowhere. There are: search, sends_back_a_function."),
         ([gives_wrongly], "It takes: goal, hint. Did you mean 'hint'?"),
         ([search, calls], "There are: search, calls. Did you mean 'search'?"),
         ([calls_wrongly], "It takes: page. Did you mean 'page'?"),
@@ -145,3 +150,25 @@ async def test_what_opens_a_resource_must_be_an_async_context_manager(factory: A
 def test_a_wrong_value_is_told_with_the_name_of_what_takes_it(make: Any, told: str) -> None:
     with pytest.raises((TypeError, ValueError), match=told):
         make()
+
+
+async def test_a_replacement_of_no_resource_is_refused_where_another_was_meant() -> None:
+    @actor
+    async def use(library: str, other: str = "") -> str:
+        return library + other
+
+    workflow = WorkflowMode(Conductor([use], resources={"library": "real"}))
+
+    with pytest.raises(GraphError, match=r"resources= names 'libary', which no actor.*mean 'library'\?"):
+        await workflow.execute("goal", resources={"libary": "fake"})
+    result = await workflow.execute("goal", resources={"library": "fake", "other": "!", "unused": "x"})
+    assert "fake!" == result["final_output"]
+
+
+def test_an_order_may_hold_the_actors_themselves() -> None:
+    one, two = actor(search), actor(count)
+    workflow = WorkflowMode(Conductor([one, two]), mode="static", agent_order=[two, one])
+
+    assert ("count", "search") == workflow.agent_order
+    with pytest.raises(TypeError, match="an actor or the name of one, not 5"):
+        WorkflowMode(Conductor([one]), mode="static", agent_order=[5])  # type: ignore[list-item]

@@ -559,3 +559,37 @@ async def test_nothing_begins_after_an_actor_that_swallows_that_its_run_is_cance
 
     assert [] == begun
     assert scope.cancelled_caught
+
+
+@pytest.mark.anyio
+@places
+async def test_what_is_spawned_when_the_run_is_cancelled_already_does_not_begin(
+    anyio_backend: str, *, in_time: bool
+) -> None:
+    scene, log = Scene(VirtualClock(), expected=1), list[str]()
+
+    async def child() -> None:
+        log.append("begun")
+
+    async def plan(ctx: ActorContext) -> None:
+        try:
+            await scene.forever()
+        finally:
+            with CancelScope(shield=True):
+                ctx.spawn(child)
+                await turns(20)
+                log.append("cleaned up")
+
+    with CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+
+            async def cancel() -> None:
+                await scene.all_wait.wait()
+                scope.cancel()
+
+            group.start_soon(cancel)
+            with times(in_time=in_time)():
+                await Conductor([plan]).run("goal")
+
+    assert ["cleaned up"] == log
+    assert scope.cancelled_caught

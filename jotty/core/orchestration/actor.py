@@ -101,7 +101,12 @@ def _name_of(call: Any) -> str:
     return name
 
 
-def _name_or_actor(value: Any) -> str:
+def name_of(value: Any) -> str:
+    """Return the name that stands for an actor: a name itself, or that of an actor.
+
+    Raises:
+        TypeError: It is neither.
+    """
     name = value.name if isinstance(value, Actor) else value
     if not isinstance(name, str):
         raise TypeError(f"Expected an actor or the name of one, not {value!r}.")
@@ -111,13 +116,13 @@ def _name_or_actor(value: Any) -> str:
 def _names(values: Iterable[Any]) -> tuple[str, ...]:
     if isinstance(values, str):
         raise TypeError(f"depends_on takes a list of names. Write depends_on=[{values!r}].")
-    return tuple(_name_or_actor(value) for value in values)
+    return tuple(name_of(value) for value in values)
 
 
 def _renames(values: Mapping[str, Any] | None) -> dict[str, str]:
     if values is not None and not isinstance(values, Mapping):
         raise TypeError(f"bind must be a mapping of parameters to names, not {values!r}.")
-    return {parameter: _name_or_actor(source) for parameter, source in (values or {}).items()}
+    return {parameter: name_of(source) for parameter, source in (values or {}).items()}
 
 
 def _policy(made: Actor[..., Any]) -> RetryPolicy:

@@ -14,8 +14,9 @@ from jotty.core.queue import Finished, Parked, QueueManager, TaskQueue
 from jotty.errors import ActorError, GraphError, Unhandled
 
 from .blame import describe_frames
+from .fold import concise, fold_run, whole_result
 from .foreign import relayed
-from .journaling import JournalWriters, answer_run, fold_run, stream_run, whole_result
+from .journaling import JournalWriters, answer_run, stream_run
 from .memory import Suspended
 from .orchestrator import ConductorLike, GraphOrchestrator
 from .resources import opened, scoped
@@ -282,7 +283,7 @@ def _culprit(error: BaseException) -> str | None:
 
 async def _executed(run: Run) -> dict[str, Any]:
     """Return what a run comes to, with its final output as JSON."""
-    return {**await run.execute(), "final_output": run.stored_output()}
+    return concise({**await run.execute(), "final_output": run.stored_output()})
 
 
 def _stored(result: Any) -> dict[str, Any]:

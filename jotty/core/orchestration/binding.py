@@ -25,17 +25,17 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def among(wanted: str, known: Iterable[str]) -> str:
+def among(wanted: object, known: Iterable[str]) -> str:
     """Say, for an error about a name that there is not, what names there are, and which is like it."""
     names = list(known)
     return f"There are: {listed(names)}.{guess(wanted, names)}"
 
 
-def guess(wanted: str, known: Iterable[str]) -> str:
+def guess(wanted: object, known: Iterable[str]) -> str:
     """Say which of these names may have been meant, after a blank; nothing if none is like it."""
     from difflib import get_close_matches
 
-    close = get_close_matches(wanted, sorted(known), n=1)
+    close = get_close_matches(wanted, sorted(known), n=1) if isinstance(wanted, str) else ()
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -63,7 +63,7 @@ class Conductor:
             with a warning; None for as long as it takes.
         clock: The time.
         random: The source of chance.
-        limiters: What holds the actors of all its runs in this process to the limits.
+        limiters: What holds the actors of all its runs in one event loop to the limits.
         conducts: True: what tells a conductor from an agent.
 
     Raises:
@@ -221,7 +221,7 @@ class Conductor:
         context: Mapping[str, Any] | None = None,
         *,
         mode: GraphMode | str = GraphMode.DYNAMIC,
-        agent_order: Sequence[str] | None = None,
+        agent_order: Sequence[str | AnyActor] | None = None,
     ) -> Graph:
         """Return the graph that a run would have, to look at or to draw.
 

@@ -342,8 +342,9 @@ class ActorContext:
 
         Args:
             question: What to ask, for a person to read.
-            key: Names the question in the run, for the answer; by default the actor. From the second round of
-                a loop on, it is `key#2`, `key#3`..., so that each round asks anew.
+            key: Names the question in the run, for the answer; by default the actor, for its second question
+                `actor.2`, and so on. From the second round of a loop on, it is `key#2`, `key#3`..., so that
+                each round asks anew. Actors that ask under one key have one answer.
             options: The answers to choose from, or None for any.
             timeout: Seconds after which nobody is waited for any more, or None. They begin when it is first
                 asked, and go on while no worker runs; an actor that is tried again is not given more.
@@ -354,7 +355,8 @@ class ActorContext:
             InputRequired: Nobody can answer, as `execute` was called without `on_ask`, say; and it does not
                 expire with a default.
             TimeoutError: Nobody has answered in time, and there is no default.
-            ValueError: Another actor waits for an answer under this key, or this is none of the options.
+            ValueError: This actor has asked under this key already, another one waits for an answer under it,
+                or this is none of the options.
         """
         return await self._stage().ask(question, key, options, timeout, default)
 

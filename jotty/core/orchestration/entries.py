@@ -15,7 +15,7 @@ Kinds of entries, and what each holds besides; `time` is in seconds, what is not
 - "parked": nothing but an answer lets the run go on; what is under way goes on then as the same execution
 - "expired": nobody answered in time: `key`, `value`
 - "usage": what a model consumed
-- "event": any other event, as it was told
+- "event": any other event, as it was told; of an execution that was cancelled, `seconds` as well
 """
 
 from __future__ import annotations
@@ -38,8 +38,13 @@ __all__ = ["KINDS", "entry_of", "event_of", "plain_entry", "start_entry", "step_
 KINDS: Final = frozenset({"run", "start", "step", "skip", "error", "question", "event"})
 
 
-def plain_entry(event: Mapping[str, Any], limit: int) -> EncodedEntry:
+def plain_entry(event: Mapping[str, Any], limit: int, note: Mapping[str, Any] | None = None) -> EncodedEntry:
     """Return the entry that holds an event as it is.
+
+    Args:
+        event: The event.
+        limit: The most bytes of JSON that an output may have.
+        note: What the entry holds besides.
 
     Raises:
         PayloadError: It holds what is not strict JSON, or too much; names the actor that made it.
@@ -47,7 +52,7 @@ def plain_entry(event: Mapping[str, Any], limit: int) -> EncodedEntry:
     agent = event.get("agent", "")
     told = {name: value for name, value in event.items() if name not in {"run_id", "seq"}}
     try:
-        return encode_entry({"kind": "event", "event": told}, limit + ROOM)
+        return encode_entry({"kind": "event", "event": told, **(note or {})}, limit + ROOM)
     except PayloadError as error:
         inside = error.path.removeprefix("entry").removeprefix("['event']")
         raise PayloadError(
@@ -79,6 +84,8 @@ def entry_of(event: Mapping[str, Any], note: Mapping[str, Any], limit: int) -> E
             attempt=event["attempt"],
             number=note["round"],
         )
+    if told not in _WRITERS:
+        return plain_entry(event, limit, note)
     kind, fields = _WRITERS[told](event)
     output = note.get("output")
     rest = {name: value for name, value in note.items() if name != "output" and value}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import attrs
 from anyio.lowlevel import checkpoint
 
 from jotty.core.queue import MICROSECONDS, ROOM, Cursor, RetryPolicy, TaskStatus, encode, encode_entry
@@ -15,6 +13,7 @@ from jotty.core.queue.journal import RESERVED_KINDS
 from jotty.errors import PayloadError, QueueError, StorageError, StoreCorrupt, TaskNotFound
 
 from .entries import entry_of, event_of, plain_entry, start_entry, step_entry
+from .fold import fold_run, whole_result
 from .past import Past
 from .questions import check_answer
 
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
     from jotty.core.queue import Clock, EncodedEntry, JournalEntry, Random, Task, TaskQueue
 
     from .events import Event
+    from .fold import RunFold
     from .memory import Record
 
-__all__ = ["JournalWriter", "JournalWriters", "RunFold", "answer_run", "stream_run"]
+__all__ = ["JournalWriter", "JournalWriters", "answer_run", "stream_run"]
 
 GROUP_SECONDS: Final = 0.05
 GROUP_EVENTS: Final = 64
@@ -324,75 +324,6 @@ class JournalWriter:
         return taken
 
 
-@attrs.define
-class RunFold:
-    """What the journal's events say of a run.
-
-    What another orchestrator ran begins anew at each attempt, of which then the last counts.
-
-    Attributes:
-        actor_outputs: The outputs by actor.
-        path: The actors in the order in which they were started.
-    """
-
-    actor_outputs: dict[str, Any] = attrs.field(factory=dict)
-    path: list[str] = attrs.field(factory=list)
-    _continued: list[dict[str, Any]] = attrs.field(factory=list)
-    _ended_by: dict[str, Any] | None = None
-
-    @property
-    def errors(self) -> list[dict[str, Any]]:
-        """What failed, as `ErrorInfo`."""
-        return [*self._continued, *filter(None, [self._ended_by])]
-
-    def add(self, event: Mapping[str, Any], *, is_continued: bool = False) -> None:
-        """Take one more event into account.
-
-        Args:
-            event: The event.
-            is_continued: Of a failure: whether the run went on without the actor.
-        """
-        kind = event["type"]
-        if kind == "workflow_start":
-            self.actor_outputs, self.path, self._continued, self._ended_by = {}, [], [], None
-        elif kind == "agent_start":
-            self.path.append(event["agent"])
-            self.actor_outputs.pop(event["agent"], None)
-            self._ended_by = None  # it was tried again
-        elif kind == "agent_complete":
-            self._complete(event)
-        elif kind in {"agent_skipped", "agent_cancelled"}:
-            self.actor_outputs.pop(event["agent"], None)
-        elif kind == "agent_error":
-            self.actor_outputs.pop(event["agent"], None)
-            if is_continued:
-                self._continued.append(event["error"])
-            else:
-                self._ended_by = event["error"]
-
-    def _complete(self, event: Mapping[str, Any]) -> None:
-        if event.get("kind") != "goto":
-            if "/" not in event["agent"]:  # what was spawned is none of the graph's
-                self.actor_outputs[event["agent"]] = event.get("output")
-            return
-        for agent in (event["agent"], *event["reset"]):
-            self.actor_outputs.pop(agent, None)
-
-
-async def fold_run(queue: TaskQueue, task_id: str, *, until: float = math.inf) -> RunFold:
-    """Return what a task's journal says of its run, up to an entry.
-
-    Raises:
-        TaskNotFound: There is no such task.
-    """
-    fold = RunFold()
-    async for entry in queue.events(task_id, follow=False):
-        if entry.number <= until and (event := event_of(entry, task_id)) is not None:
-            fold.add(event, is_continued=bool(entry.data.get("continued")))
-            fold.actor_outputs.update(entry.data.get("supplied") or {})
-    return fold
-
-
 def stream_run(queue: TaskQueue, id: str, after: int = 0) -> Cursor[Event]:  # noqa: A002
     """Iterate over the events of a background run, from the start or after one of them, until it is over.
 
@@ -481,16 +412,3 @@ async def answer_run(queue: TaskQueue, task_id: str, key: str, value: Any) -> Ta
     check_answer(key, value, asked.get(key))
     encode(value, f"the answer to {key!r}: it", limit=queue.max_payload)
     return await queue.answer(task_id, key, value)
-
-
-def whole_result(stored: Any, fold: RunFold) -> Any:
-    """Return a task's stored result with what the journal has of it; another handler's result as it is."""
-    if not (isinstance(stored, dict) and "final_output" in stored):
-        return stored
-    return {
-        "success": stored["success"],
-        "final_output": stored["final_output"],
-        "actor_outputs": fold.actor_outputs,
-        "errors": stored["errors"],
-        "metadata": stored["metadata"],
-    }

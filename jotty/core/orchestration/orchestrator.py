@@ -10,8 +10,8 @@ import attrs
 from jotty.core.queue import MAX_PAYLOAD
 from jotty.errors import GraphError
 
-from .actor import is_count, is_seconds
-from .binding import among
+from .actor import is_count, is_seconds, name_of
+from .binding import among, guess
 from .coding import Codecs
 from .graph import Graph, GraphMode
 from .limiter import Limiters
@@ -107,7 +107,7 @@ class GraphOrchestrator:
         self,
         conductor: ConductorLike,
         mode: GraphMode | str = GraphMode.DYNAMIC,
-        agent_order: Sequence[str] | None = None,
+        agent_order: Sequence[str | AnyActor] | None = None,
         *,
         thread_grace: float | None = 5.0,
         check_payloads: bool = False,
@@ -270,6 +270,8 @@ class GraphOrchestrator:
         conductor = self.conductor
         wanted = {**conductor.resources, **(resources or {})}
         graph = self.graph(context=context or {}, resources=wanted, outputs=outputs)
+        if resources:
+            _check_replaced(conductor, resources, graph)
         if entry is not None:
             graph.check_entry(entry)
         is_open = {name: each for name, each in (shared or {}).items() if name not in (resources or {})}
@@ -336,7 +338,7 @@ def _mode(mode: GraphMode | str) -> GraphMode:
 
 
 def _order(
-    mode: GraphMode, order: Sequence[str] | None, actors: Sequence[AnyActor]
+    mode: GraphMode, order: Sequence[str | AnyActor] | None, actors: Sequence[AnyActor]
 ) -> tuple[str, ...] | None:
     if order is None:
         return None
@@ -347,10 +349,21 @@ def _order(
     if isinstance(order, str) or not order:
         raise ValueError(f"agent_order must be a list of at least one actor's name, not {order!r}.")
     known = [each.name for each in actors]
-    for name in order:
+    names = tuple(name_of(each) for each in order)
+    for name in names:
         if name not in known:
             raise GraphError(f"agent_order names {name!r}, which is no actor here.", among(name, known))
-    return tuple(order)
+    return names
+
+
+def _check_replaced(conductor: ConductorLike, resources: Mapping[str, Any], graph: Graph) -> None:
+    """Refuse the name of no resource that is like one: else what it was to replace would be used."""
+    plans = [plan for node in graph.nodes.values() for plan in (node.plan, node.when) if plan is not None]
+    bound = {name for plan in plans for _, name in plan.given}
+    for name in resources:
+        like = "" if name in conductor.resources or name in bound else guess(name, conductor.resources)
+        if like:
+            raise GraphError(f"resources= names {name!r}, which no actor binds.", like.strip())
 
 
 def _check_call(goal: str, context: Mapping[str, Any] | None, max_iterations: int) -> None:

@@ -41,7 +41,7 @@ class Past:
         if kind in _OF_NODES:
             self.records.append(Record(kind, data["agent"], data))
         elif kind == "event":
-            self._add_event(data["event"])
+            self._add_event(data["event"], data)
         elif kind == "run":
             self.begun = data.get("graph", "")
         elif kind in {"answer", "expired"}:
@@ -56,6 +56,6 @@ class Past:
         elif kind == "call" and data["action"] == "retry":
             self.records.append(Record("retried", "", {}))
 
-    def _add_event(self, event: dict[str, Any]) -> None:
+    def _add_event(self, event: dict[str, Any], data: dict[str, Any]) -> None:
         if event["type"] == "agent_cancelled":
-            self.records.append(Record("cancelled", event["agent"], {}))
+            self.records.append(Record("cancelled", event["agent"], data))

@@ -107,8 +107,22 @@ class Questions:
         self.asked = dict(asked or {})
         self._limit = limit
         self.waiting: dict[str, Question] = {}
+        self._texts: dict[str, tuple[str, str]] = {}
         self._news: dict[str, anyio.Event] = {}
         self._wakes: dict[str, Callable[[], object]] = {}
+
+    def claim(self, key: str, agent: str, question: str) -> None:
+        """Take note of who asks what under a key.
+
+        Raises:
+            ValueError: Another one has asked something else under it.
+        """
+        other, text = self._texts.setdefault(key, (agent, question))
+        if other != agent and text != question:
+            raise ValueError(
+                f"{agent!r} asks {question!r:.100} under the key {key!r}, under which {other!r} has asked "
+                f"{text!r:.100}. Give each question a key of its own: ctx.ask(..., key=...)."
+            )
 
     def open_key(self, key: str, options: Sequence[Any] | None, default: Any) -> str:
         """Return the key under which to ask: `key~2` and so on where an answer is none of the options.

@@ -72,9 +72,9 @@ def restore(state: RunState, records: Sequence[Record]) -> list[tuple[str, int]]
             if "/" in label:
                 state.know(label)
         elif record.kind != "route" and "key" not in data:
-            left.pop(label, None)
+            if left.pop(label, None) and "seconds" in data:
+                state.seconds[label] = state.seconds.get(label, 0.0) + data["seconds"]
             state.finish(label)
-            state.seconds[label] = state.seconds.get(label, 0.0) + data.get("seconds", 0.0)
         if record.kind == "error" and data.get("continued"):
             state.errors.append(data["error"])
         state.recall.add(record)

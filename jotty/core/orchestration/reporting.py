@@ -142,8 +142,8 @@ class Reporter:
     def cancelled(self, execution: Execution) -> None:
         """Tell that an execution was cancelled, and has ended."""
         now = self._now()
-        self.seconds_of(execution, now)
-        self.state.tell("agent_cancelled", None, now, agent=execution.label, attempt=execution.attempt)
+        note = {"seconds": self.seconds_of(execution, now)}
+        self.state.tell("agent_cancelled", note, now, agent=execution.label, attempt=execution.attempt)
 
     def seconds_of(self, execution: Execution, now: int) -> float:
         """Return how long an execution has taken, and count that."""

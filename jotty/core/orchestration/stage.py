@@ -45,6 +45,8 @@ class Stage:
         self._run = run
         self._execution = execution
         self._steps: set[str] = set()
+        self._named: set[str] = set()  # the keys of its questions
+        self._unnamed = 0  # the questions without one
 
     def spawn(
         self, actor: ActorLike, key: str | None, after: Iterable[Handle], inputs: Mapping[str, Any]
@@ -111,8 +113,9 @@ class Stage:
             check_seconds("timeout", timeout)
         if options is not None and (isinstance(options, str) or not options):
             raise ValueError(f"options must be a list of at least one answer, or None, not {options!r}.")
-        key = key_in_rounds(execution.label if key is None else key, execution.rounds)
+        key = key_in_rounds(self._question_key(key), execution.rounds)
         check_name("key", key)
+        questions.claim(key, execution.label, question)
         self._check_storable(key, options, default)
         while (current := questions.open_key(key, options, default)) not in questions.answers:
             try:
@@ -133,6 +136,19 @@ class Stage:
             encode(list(options), f"the options {of}", limit=given.max_payload)
         if default is not NO_DEFAULT:
             encode(default, f"the default {of}", limit=given.max_payload)
+
+    def _question_key(self, key: str | None) -> str:
+        """Return the key that was given, or one of the actor's own, by the order in which it asks."""
+        label = self._execution.label
+        if key is None:
+            self._unnamed += 1
+            return label if self._unnamed == 1 else f"{label}.{self._unnamed}"
+        if key in self._named:
+            raise ValueError(
+                f"{label!r} has asked under the key {key!r} already. Give each question its own key."
+            )
+        self._named.add(key)
+        return key
 
     def _asked(
         self, key: str, question: str, options: Sequence[Any] | None, timeout: float | None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jotty.core.queue import Cursor, EnqueueOptions, TaskQueue
 
+    from .actor import AnyActor
     from .background import BackgroundRuns
     from .events import Event
     from .graph import GraphMode
@@ -59,7 +60,7 @@ class WorkflowMode:
         execution: str = "sync",
         queue: Any = None,
         mode: GraphMode | str = "dynamic",
-        agent_order: Sequence[str] | None = None,
+        agent_order: Sequence[str | AnyActor] | None = None,
         max_concurrent: int = 3,
         poll_interval: float = 1.0,
         orchestrator: Orchestrator | None = None,
@@ -343,7 +344,7 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: each for name, each in options.items() if each is not None}
 
 
-def _checked(orchestrator: Orchestrator, order: Sequence[str] | None) -> Orchestrator:
+def _checked(orchestrator: Orchestrator, order: object) -> Orchestrator:
     for method in ("run", "run_stream"):
         if not callable(getattr(orchestrator, method, None)):
             raise TypeError(f"The orchestrator {orchestrator!r} has no {method}().")
