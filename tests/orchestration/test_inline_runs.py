@@ -120,6 +120,7 @@ def test_others_get_their_turn_in_a_long_chain(length: int, first: str, backend:
 
     assert length == len(turns.at)
     assert turns.longest() <= AT_ONCE[backend]
+    assert turns.now <= 20 + length // 16  # nor do they go on at a snail's pace
 
 
 @BACKENDS

@@ -42,6 +42,15 @@ def tasks() -> Any:
         return trio.lowlevel.current_statistics().tasks_living
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _collects_only_its_own() -> Iterator[None]:
+    """Keep what was there before out of the many collections: most of the time would go there."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 async def turns(number: int = TURNS) -> None:
     for _ in range(number):
         await checkpoint()

@@ -64,8 +64,8 @@ class Codec:
 
     - tuples, sets and frozensets, and dicts whose keys are no strings, are lists; a set's is sorted, so
       that equal sets have equal JSON;
-    - dataclasses, attrs classes and NamedTuples are dicts of their fields. Those with `init=False` are left
-      out, and are made anew; a converter is not asked again;
+    - dataclasses, attrs classes and NamedTuples are dicts of their fields. Those with `init=False` are made
+      anew, and are kept only where that gives another value; a converter is not asked again;
     - an Enum's member is its name, a Flag its number; a timedelta is `[days, seconds, microseconds]`; bytes
       are base64; datetimes, times, dates, UUIDs, Decimals and Paths are strings. A `ZoneInfo` is kept;
     - objects with `model_dump` and `model_validate` are what the first of these gives.

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
+
+from jotty.core.queue.payload import dumps
 
 from .shape import Misfit, checked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from .shape import Slot
 
 __all__ = ["Keys", "Model", "Record", "attrs_record", "dataclass_record", "named_tuple"]
+
+_NOTHING: Final = object()
 
 
 @attrs.define(eq=False)
@@ -24,14 +28,17 @@ class Record:
 
     Attributes:
         kind: Its class.
-        annotated: What is annotated of each of the fields that are kept.
-        make: Makes an object of their values.
+        annotated: What is annotated of each of the fields.
+        make: Makes an object of the values of those that are kept.
+        late: The fields that no constructor takes, of those that tell two objects apart: they are kept only
+            where an object that is made anew has another value.
         slots: Where the fields fit; filled in later, as a class may hold itself.
     """
 
     kind: type
     annotated: Mapping[str, Any]
     make: Callable[[dict[str, Any]], Any]
+    late: frozenset[str] = frozenset()
     slots: Mapping[str, Slot] = attrs.field(factory=dict)
     form = dict
 
@@ -42,20 +49,68 @@ class Record:
 
     def encode(self, value: Any) -> dict[str, Any]:
         """Return a dict of the fields."""
-        data = {}
-        for name, slot in self.slots.items():
-            try:
-                data[name] = slot.encode(getattr(value, name))
-            except AttributeError as exc:
-                raise Misfit(f"cannot be read: {exc}.", f".{name}") from exc
-            except Misfit as misfit:
-                misfit.where.append(f".{name}")
-                raise
+        data = {name: self._encoded(name, value) for name in self.slots if name not in self.late}
+        if self.late:
+            data.update(self._lost(value, self._made_anew(data)))
         return data
 
+    def _encoded(self, name: str, value: Any) -> Any:
+        try:
+            return self.slots[name].encode(getattr(value, name))
+        except AttributeError as exc:
+            raise Misfit(f"cannot be read: {exc}.", f".{name}") from exc
+        except Misfit as misfit:
+            misfit.where.append(f".{name}")
+            raise
+
+    def _made_anew(self, data: dict[str, Any]) -> Any:
+        try:
+            return self.decode(data)
+        except Exception as exc:  # whatever a class raises
+            raise Misfit(f"cannot be made again: {type(exc).__name__}: {exc}.") from exc
+
+    def _lost(self, value: Any, anew: Any) -> Iterator[tuple[str, Any]]:
+        """Yield the fields that do not come back by themselves."""
+        for name in sorted(self.late):
+            found, now = getattr(value, name, _NOTHING), getattr(anew, name, _NOTHING)
+            if found is _NOTHING:
+                continue
+            try:
+                data = self._encoded(name, value)
+            except Misfit:
+                if not _is_as_good(found, now):
+                    raise
+            else:
+                if now is _NOTHING or dumps(data) != self._dumped(name, anew):
+                    yield name, data
+
+    def _dumped(self, name: str, anew: Any) -> bytes | None:
+        try:
+            return dumps(self._encoded(name, anew))
+        except Misfit:
+            return None
+
     def decode(self, data: dict[str, Any]) -> Any:
-        """Return an object; fields that its class has no more are dropped, new ones have their default."""
+        """Return an object; fields that its class has got since have their default.
+
+        Raises:
+            TypeError: Its class has lost one of the fields, which may have another name now.
+        """
+        for name in data:
+            if name not in self.slots:
+                raise TypeError(f"{self.name} has no field {name!r}")
         return self.make({name: slot.decode(data[name]) for name, slot in self.slots.items() if name in data})
+
+
+def _is_as_good(found: Any, now: Any) -> bool:
+    """Tell whether what cannot be kept is the same when it is made anew, or is told apart by no value."""
+    if type(found) is not type(now):
+        return False
+    kind: Any = found.__class__
+    try:
+        return kind.__eq__ is object.__eq__ or bool(found == now)
+    except Exception:  # noqa: BLE001 - whatever a comparison raises: it does not say that they are equal
+        return False
 
 
 @attrs.frozen
@@ -67,12 +122,20 @@ class _Field:
         parameter: What the constructor calls it; None if it takes none for it.
         annotated: Its type.
         default: Makes its default for an object, if it has one.
+        is_compared: Whether it tells two objects apart.
     """
 
     name: str
     parameter: str | None
     annotated: Any
     default: Callable[[Any], Any] | None
+    is_compared: bool
+
+    @classmethod
+    def of(cls, field: Any, parameter: str, hints: Mapping[str, Any], default: Any, *, eq: bool) -> Self:
+        """Return a field, given what dataclasses or attrs say of it."""
+        name = field.name
+        return cls(name, parameter if field.init else None, hints.get(name, field.type), default, eq)
 
 
 def dataclass_record(cls: type, hints: Mapping[str, Any]) -> Record:
@@ -87,7 +150,7 @@ def dataclass_record(cls: type, hints: Mapping[str, Any]) -> Record:
 
     found: Any = cls
     fields = [
-        _Field(each.name, each.name if each.init else None, hints.get(each.name, each.type), default(each))
+        _Field.of(each, each.name, hints, default(each), eq=each.compare)
         for each in dataclasses.fields(found)
     ]
     return _record(cls, fields, is_converting=False)
@@ -103,8 +166,7 @@ def attrs_record(cls: type, hints: Mapping[str, Any]) -> Record:
         return made.factory if made.takes_self else lambda _: made.factory()
 
     fields = [
-        _Field(each.name, each.alias if each.init else None, hints.get(each.name, each.type), default(each))
-        for each in attrs.fields(cls)
+        _Field.of(each, str(each.alias), hints, default(each), eq=bool(each.eq)) for each in attrs.fields(cls)
     ]
     is_converting = any(each.converter is not None for each in attrs.fields(cls))
     return _record(cls, fields, is_converting=is_converting)
@@ -117,11 +179,12 @@ def named_tuple(cls: type, hints: Mapping[str, Any]) -> Record:
 
 
 def _record(cls: type, fields: list[_Field], *, is_converting: bool) -> Record:
-    kept = {each.name: each.annotated for each in fields if each.parameter is not None}
+    late = frozenset(each.name for each in fields if each.parameter is None and each.is_compared)
+    kept = {each.name: each.annotated for each in fields if each.parameter is not None or each.name in late}
     parameters = {each.name: each.parameter for each in fields if each.parameter is not None}
     if is_converting or not _takes(cls, parameters.values()):
-        return Record(cls, kept, partial(_assembled, cls, fields))
-    return Record(cls, kept, partial(_constructed, cls, parameters))
+        return Record(cls, kept, partial(_assembled, cls, fields), late)
+    return Record(cls, kept, partial(_constructed, cls, parameters), late)
 
 
 def _takes(cls: type, parameters: Iterable[str]) -> bool:
@@ -133,9 +196,9 @@ def _takes(cls: type, parameters: Iterable[str]) -> bool:
 
 
 def _constructed(cls: type, parameters: Mapping[str, str], values: dict[str, Any]) -> Any:
-    made = cls(**{parameters[name]: value for name, value in values.items()})
+    made = cls(**{parameters[name]: value for name, value in values.items() if name in parameters})
     for name, value in values.items():
-        now = getattr(made, name)
+        now = getattr(made, name, _NOTHING)
         if now is not value and now != value:  # what comes after __init__ has done its work a second time
             object.__setattr__(made, name, value)
     return made
