@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import attrs
 import pytest
 
 from jotty import Conductor, Goto, RetryLater, TaskQueue, WorkflowMode, actor
+from jotty.errors import PayloadError
 from jotty_backends.memory import MemoryBackend
 
 if TYPE_CHECKING:
@@ -136,3 +139,53 @@ async def test_after_a_crash_and_an_answer_path_and_timings_hold_all_claims(
     assert metadata["path"] == ["first", "second", "second", "ask"]
     assert metadata["iterations"] == 4
     assert metadata["timings"]["actors"] == {"first": 2.0, "second": 4.0, "ask": 2.0}
+
+
+@attrs.frozen
+class Source:
+    name: str
+    day: date
+
+
+@pytest.mark.parametrize("form", ["value", "json", "result"])
+async def test_outputs_of_own_types_may_be_supplied_as_they_are_or_as_a_result_has_them(
+    clock: VirtualClock, form: str
+) -> None:
+    @actor
+    async def find() -> Source:
+        return Source("a", date(2026, 1, 2))
+
+    @actor
+    async def use(find: Source) -> str:
+        return f"{find.name} {find.day:%d.%m.}"
+
+    work = WorkflowMode(
+        Conductor([find, use], clock=clock), "async", TaskQueue(MemoryBackend(clock=clock), clock=clock)
+    )
+    given: Any = Source("b", date(2026, 3, 4)) if form == "value" else {"name": "b", "day": "2026-03-04"}
+    async with clock.autojump():
+        if form == "result":
+            earlier = await work.enqueue_task("g", outputs={"find": Source("b", date(2026, 3, 4))})
+            await work.process_queue(drain=True)
+            given = (await work.result(earlier))["actor_outputs"]["find"]
+        task_id = await work.enqueue_task("g", outputs={"find": given})
+        await work.process_queue(drain=True)
+    result = await work.result(task_id)
+
+    assert result["final_output"] == "b 04.03."
+    assert result["actor_outputs"]["find"] == {"name": "b", "day": "2026-03-04"}
+    assert result["metadata"]["path"] == ["use"]
+
+
+async def test_a_supplied_output_that_cannot_be_stored_is_named(clock: VirtualClock) -> None:
+    @actor
+    async def find() -> Source:
+        raise NotImplementedError
+
+    work = WorkflowMode(
+        Conductor([find], clock=clock), "async", TaskQueue(MemoryBackend(clock=clock), clock=clock)
+    )
+    odd: Any = object()
+
+    with pytest.raises(PayloadError, match=r"outputs\['find'\]\.day"):
+        await work.enqueue_task("g", outputs={"find": Source("b", odd)})

@@ -339,3 +339,39 @@ def test_a_child_that_an_actor_forks_ends_where_the_actor_does(how: str, code: i
 
     assert [f"the child ended with {code}", "it came to the parent's"] == ended.stdout.splitlines()
     assert 0 == ended.returncode
+
+
+@BACKENDS
+@pytest.mark.parametrize("before", range(61, 66))
+def test_an_actor_that_waits_is_not_interrupted_by_a_turn_for_others(backend: str, before: int) -> None:
+    async def main() -> list[str]:
+        has_come, is_open = anyio.Event(), anyio.Event()
+        ended: list[str] = []
+
+        async def passes() -> None:
+            pass
+
+        async def first(ctx: ActorContext) -> None:
+            pass
+
+        async def waits() -> str:
+            has_come.set()
+            await is_open.wait()
+            with anyio.move_on_after(0.01):
+                await anyio.sleep_forever()
+            return "waited"
+
+        async def run() -> None:
+            ended.append((await Conductor(actors).run("goal"))["final_output"])
+
+        actors: list[Any] = [Actor(name="n0", call=first)]
+        actors += [Actor(name=f"n{at}", call=passes, depends_on=[f"n{at - 1}"]) for at in range(1, before)]
+        actors.append(Actor(name="waits", call=waits, depends_on=[f"n{before - 1}"]))
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            await has_come.wait()
+            is_open.set()
+        return ended
+
+    for _ in range(8):  # trio shuffles who is to run
+        assert anyio.run(main, backend=backend) == ["waited"]

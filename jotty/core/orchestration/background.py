@@ -14,6 +14,7 @@ from jotty.core.queue import Finished, Parked, QueueManager, TaskQueue
 from jotty.errors import ActorError, GraphError, Unhandled
 
 from .blame import describe_frames
+from .coding import Codecs
 from .fold import concise, fold_run, whole_result
 from .foreign import relayed
 from .journaling import JournalWriters, answer_run, stream_run
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from jotty.core.queue import Cursor, EnqueueOptions, Task
 
+    from .actor import AnyActor
     from .events import Event
     from .graph import Graph
     from .journaling import JournalWriter
@@ -81,6 +83,7 @@ class BackgroundRuns:
         self._max_concurrent = max_concurrent
         self._poll_interval = poll_interval
         self._workers: set[QueueManager] = set()
+        self._codecs = Codecs()
 
     async def enqueue(
         self,
@@ -99,7 +102,8 @@ class BackgroundRuns:
         if isinstance(self._orchestrator, GraphOrchestrator):
             self._orchestrator.prepare(goal, context, max_iterations, outputs=outputs)
             mode, order = self._orchestrator.mode, self._orchestrator.agent_order
-            ticket = attrs.evolve(ticket, mode=mode, agent_order=order)
+            supplied = self._by_codec(self._codecs.supplied, outputs or {})
+            ticket = attrs.evolve(ticket, mode=mode, agent_order=order, outputs=supplied)
         metadata = options.get("metadata")
         metadata = {} if metadata is None else metadata
         if not isinstance(metadata, dict):
@@ -198,6 +202,21 @@ class BackgroundRuns:
             return Finished(_stored(result), await writer.rest())
         raise writer.error or RuntimeError("The run was cancelled without a reason.")
 
+    def _by_codec(
+        self, code: Callable[[str, AnyActor, Any], Any], outputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Encode or decode outputs as their actors' codecs do; in a static order, nodes are `name#2`, too."""
+        actors = {each.name: each for each in self._conductor.actors}
+        coded = dict(outputs)
+        for name, value in outputs.items():
+            actor = actors.get(name) or actors.get(name.rpartition("#")[0])
+            if actor is not None:
+                coded[name] = code(name, actor, value)
+        return coded
+
+    def _decoded(self, _: str, actor: AnyActor, data: Any) -> Any:
+        return self._codecs.of(actor).decode(data)
+
     def _actor_names(self) -> tuple[str, ...]:
         return tuple(actor.name for actor in self._conductor.actors)
 
@@ -224,7 +243,7 @@ class BackgroundRuns:
                 task.goal,
                 task.context,
                 ticket.max_iterations,
-                outputs=ticket.outputs,
+                outputs=self._by_codec(self._decoded, ticket.outputs),
                 shared=shared,
                 run_id=task.id,
                 memory=writer,

@@ -52,7 +52,7 @@ class FastPath:
         start, completion, count = reporter.start, reporter.completion, reporter.count
         finished, known = run.state.progress()
         now = clock()
-        for _ in range(min(run.turns_left, run.options.max_iterations - run.state.iterations)):
+        for _ in range(min(run.workers.turns_left, run.options.max_iterations - run.state.iterations)):
             name = flow.first_ready
             if name is None:
                 return None

@@ -219,7 +219,7 @@ class Nursery:
             run.ended_data = data
         run.state.note("route", agent=run.prefix + root.name, **routed(outcome, data))
         run.cancel(run.flow.route(outcome))
-        run.call_workers()
+        run.workers.call()
 
 
 def _make_room(kept: dict[Any, Any]) -> None:

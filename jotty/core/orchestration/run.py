@@ -7,9 +7,8 @@ from collections import Counter
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-import anyio
-from anyio import CancelScope, get_cancelled_exc_class
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio import get_cancelled_exc_class
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from jotty.errors import ActorError, MaxIterationsExceeded
 
@@ -18,7 +17,6 @@ from .binding import Absent, bind, listed, split_positional
 from .dataflow import Dataflow, final_output
 from .digests import Digests
 from .execution import Execution, Performer
-from .fast_path import FastPath
 from .graph import GraphMode
 from .identity import digest
 from .labels import readable
@@ -32,6 +30,7 @@ from .result import attach, blame, describe
 from .slots import Slots
 from .state import RunState
 from .tasks import open_tasks
+from .workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -44,16 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
-# actors that never suspend must not keep the event loop from everyone else
-CHECKPOINT_EVERY = 64
-MOST_STARTING = 2  # each calls the next ones when its actor waits, so that they double in number
-
 
 class Run:
     """Runs a graph once.
-
-    A task that has finished one node goes on with the next that is ready; others are started only when an
-    actor waits for something. So a chain makes one task in all, and so do actors that never wait.
 
     Args:
         graph: What is run.
@@ -69,6 +61,7 @@ class Run:
         digests: What stands for what its nodes are given.
         given: What is there for actors from the start, by name.
         executions: The nodes that are being run, by name.
+        workers: The tasks that carry out its nodes.
         slots: The room for executions.
         is_stopped: Whether nothing is to begin any more.
         ended_data: The output of the End that has finished a durable run, as JSON.
@@ -102,17 +95,13 @@ class Run:
         self.digests = Digests("" if host is None else host.inputs or "", options.outputs)
         self.given = {**options.context, **options.shared, "goal": options.goal, "history": options.history}
         self.executions: dict[str, Execution] = {}
-        self.slots: Slots = Slots(
-            options.max_parallel, self.call_workers, None if around is None else around.slots
-        )
+        self.workers = Workers(self, host)
+        outer = None if around is None else around.slots
+        self.slots: Slots = Slots(options.max_parallel, self.workers.call, outer)
         self.is_stopped = False
         self.now = options.clock.now
         self._host = host
-        self._fast_path: FastPath | None = None
         self._is_begun = False
-        self._is_running = False
-        self._rested = 0  # how many executions there had been when others had their turn
-        self._starting = 0  # workers that have not taken anything yet
         self._failure: BaseException | None = None
         self._failure_info: ErrorInfo | None = None
         self.ended_data: bytes | None = None
@@ -125,8 +114,6 @@ class Run:
         self.places = Places(self.slots, state)
         self.performer = Performer(self)
         self.nursery = Nursery(self)
-        if not self.options.is_coded:
-            self._fast_path = FastPath(self)
         state.take_over(self.prefix, self.flow)
         self._is_begun = True
 
@@ -207,6 +194,13 @@ class Run:
             raise
         return final_output(self.flow, self.options.output)
 
+    def _supplied(self) -> dict[str, Any]:
+        """Return the outputs that were supplied as JSON."""
+        nodes, codecs = self.graph.nodes, self.options.codecs
+        return {
+            name: codecs.of(nodes[name].actor).encode(value) for name, value in self.options.outputs.items()
+        }
+
     def _begin_telling(self) -> None:
         state, memory = self.state, self.options.memory
         if memory is not None and memory.begun is not None:
@@ -218,7 +212,7 @@ class Run:
         graph = None if memory is None else self.graph.fingerprint
         state.tell(
             "workflow_start",
-            {"graph": graph, "supplied": dict(self.options.outputs)},
+            {"graph": graph, "supplied": self._supplied() if memory else None},
             goal=self.options.goal,
             agents=list(self.graph.nodes),
             output=list(self.graph.output_nodes(self.options.output)),
@@ -232,31 +226,21 @@ class Run:
     async def _run_actors(self) -> None:
         try:
             async with open_tasks() as tasks:
-                self.tasks, self._over, self._is_running = tasks, anyio.Event(), True
+                self.tasks = tasks
                 if self.state.memory is not None:
                     recall = self.state.recall
                     replay(self, (recall if self._host is None else recall.at(self._host.label)).records)
-                self.call_workers()
+                self.workers.open()
                 if self._host is not None:
-                    await self._wait_for_workers()
+                    await self.workers.wait()
         finally:
-            self._is_running = False
+            self.workers.close()
         if self._failure is None and not self.flow.is_over and self.state.parking.suspended is None:
             await checkpoint_if_cancelled()
             # it is not the caller, but somebody else who has cancelled the task of an execution
             self._failure = ActorError(next(iter((*self.executions, *self.flow.ready, *self.graph.nodes))))
         if self._failure is not None:
             raise self._failure
-
-    async def _wait_for_workers(self) -> None:
-        """Return when all is over: while there is no room around, there are none."""
-        if self.flow.is_over or self.is_stopped:  # all of it was replayed
-            return
-        try:
-            await self._over.wait()
-        except BaseException:
-            self.halt()  # none may be called any more
-            raise
 
     def _conclude(self) -> Result:
         success = self._failure is None and not self.state.errors
@@ -269,102 +253,9 @@ class Run:
         attach(self._failure, result)
         raise self._failure
 
-    # Workers: tasks that run execution after execution, as many as there is something to wait for
-
-    def call_workers(self) -> None:
-        """Start workers if there is more than those will take that are starting; each calls the next ones."""
-        if self.is_stopped or not self._is_running or not self.slots.is_free:
-            return
-        while self._starting < min(self.flow.count_ready(), MOST_STARTING):
-            self._starting += 1
-            scope = CancelScope()
-            self.tasks.start(scope, self._work, scope)
-
-    @property
-    def turns_left(self) -> int:
-        """How many executions may begin before everyone else on the event loop has a turn."""
-        return max(0, self._rested + CHECKPOINT_EVERY - self.state.iterations)
-
-    async def _work(self, scope: CancelScope) -> None:
-        self._starting -= 1
-        execution: Execution | None = None
-        memory = self.state.memory
-        try:
-            with scope:
-                execution = self._next(scope)
-                while execution is not None:
-                    if memory is not None:
-                        await memory.flush()  # what it follows from must be stored before it begins
-                    outcome: Done | Failed | None
-                    outcome = self.performer.begin(execution) if execution.node.is_plain else None
-                    if has_waited := outcome is None:  # or may
-                        self.call_workers()
-                        outcome = await self.performer.perform(execution)
-                    if self._is_void(execution):
-                        break
-                    self._settle(execution, outcome)
-                    settled, execution = execution, None
-                    if not (has_waited and self.tasks.is_cancelled()):
-                        execution = self._next(scope)
-                    self._idle(settled)
-                    # what has begun may have told the event loop already what it waits for
-                    if execution is not None and execution.rest is None and not self.turns_left:
-                        self._rested = self.state.iterations
-                        await checkpoint()
-        except BaseException:
-            self.halt()
-            raise
-        finally:
-            if execution is not None:
-                self._leave(execution)
-            self.slots.offer()
-            if self.flow.is_over or self.is_stopped:
-                self._over.set()
-
-    def _is_void(self, execution: Execution) -> bool:
-        """Whether another outcome has made that of this execution void; that the run is cancelled has not."""
-        is_decided = self._failure is not None or self.flow.ended is not None
-        return is_decided or self.executions.get(execution.node.name) is not execution
-
-    def _next(self, scope: CancelScope) -> Execution | None:
-        """Take what is ready, if there is room."""
-        flow, slots = self.flow, self.slots
-        if scope.cancel_called:
-            return None
-        if self._fast_path is not None and slots.is_free and not self.is_stopped:
-            execution = self._fast_path.run()
-            if execution is not None:
-                slots.seize()
-                execution.scope = scope
-                return execution
-        while not self.is_stopped and flow.count_ready() and slots.try_take():
-            execution = self._admit(self.graph.nodes[flow.take() or ""])
-            if execution is None:
-                slots.give_back(quietly=True)
-                continue
-            execution.scope = scope
-            return execution
-        self.state.parking.rest()  # what was ready may only have been skipped
-        return None
-
-    def _leave(self, execution: Execution) -> None:
-        """Drop an execution that was cancelled, whatever it came to, and start what waited for its end."""
-        self.reporter.cancelled(execution)
-        self.flow.stopped(execution.node.name)
-        self.places.free(execution)
-        self._idle(execution)
-        self.call_workers()
-        self.state.parking.rest()
-
-    def _idle(self, execution: Execution) -> None:
-        """Count an execution as being at work no more; where it was the last one, its host goes on."""
-        if self._host is not None and (self.flow.is_over or self.is_stopped):
-            self.state.wake(self._host.work)
-        self.state.idle(execution)
-
     # What is to run next
 
-    def _admit(self, node: Node) -> Execution | None:
+    def admit(self, node: Node) -> Execution | None:
         """Make an execution of a ready node, or settle it at once if it is not to run."""
         inputs = None if self.state.memory is None else self.digests.inputs_of(node, self.flow)
         try:
@@ -414,7 +305,12 @@ class Run:
 
     # The end of an execution
 
-    def _settle(self, execution: Execution, outcome: Done | Failed) -> None:
+    def is_void(self, execution: Execution) -> bool:
+        """Whether another outcome has made that of this execution void; that the run is cancelled has not."""
+        is_decided = self._failure is not None or self.flow.ended is not None
+        return is_decided or self.executions.get(execution.node.name) is not execution
+
+    def settle(self, execution: Execution, outcome: Done | Failed) -> None:
         """Fold an outcome."""
         name, now = execution.node.name, self.now()
         seconds = self.reporter.seconds_of(execution, now)
@@ -481,8 +377,7 @@ class Run:
         """Let nothing begin any more."""
         self.is_stopped = True
         self.flow.halt()
-        if self._is_running:
-            self._over.set()
+        self.workers.dismiss()
 
     async def run_within(self, execution: Execution, arguments: dict[str, Any]) -> Any:
         """Run another conductor's actors as the work of one execution, and return their final output."""
