@@ -12,7 +12,7 @@ import pytest
 
 from jotty.core.queue import Head, Record
 from jotty.errors import StorageError
-from jotty_backends.sqlite import SQLiteBackend
+from jotty_backends.sqlite import SQLiteBackend, writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from jotty_backends.sqlite.tables import Tables
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the test itself has to wait for a processor makes no store slow."""
+    monkeypatch.setattr(writer, "_SLOW", 0.5)
 
 
 def is_here(_: Tables) -> bool:
@@ -35,9 +41,8 @@ def new(task_id: str) -> Record:
 
 async def settled(backend: SQLiteBackend) -> None:
     """Return once the thread is idle."""
-    writer = backend._open_writer()
     await anyio.sleep(0.01)
-    with writer._using:
+    with backend._open_writer()._using:
         pass
 
 
@@ -77,9 +82,13 @@ async def test_what_waits_for_the_disk_is_the_threads(
     assert [is_lent] == where
 
 
-async def test_a_store_that_is_slow_is_left_to_the_thread_for_a_while(backend: SQLiteBackend) -> None:
+async def test_a_store_that_is_slow_is_left_to_the_thread_for_a_while(
+    backend: SQLiteBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_SLOW", 0.02)
+    monkeypatch.setattr(writer, "_REST", 2)
     await settled(backend)
-    await backend._write(lambda _: time.sleep(0.03), of=1)
+    await backend._write(lambda _: time.sleep(0.3), of=1)
     soon = await served_here(backend, 1)
     await anyio.sleep(0.7)
     later = await served_here(backend, 1)

@@ -137,8 +137,8 @@ def test_a_follower_that_is_sent_away_says_nothing_and_has_its_exit_code(
     start("worker", str(app_file), "-q", queue_url)
     follower = start("tail", enqueued, "-q", queue_url)
     assert follower.stderr is not None
-    while ": started" not in follower.stderr.readline():
-        pass
+    while ": started" not in (line := follower.stderr.readline()):
+        assert line  # else it has ended
 
     follower.send_signal(number)
     out, err = follower.communicate(timeout=20)

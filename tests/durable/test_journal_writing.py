@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jotty import TaskQueue
@@ -120,6 +120,25 @@ DEEDS = st.one_of(
 @pytest.mark.parametrize("loop", LOOPS)
 @settings(max_examples=200, deadline=None)
 @given(answers=ANSWERS, branches=st.lists(st.lists(DEEDS, max_size=8), min_size=1, max_size=4))
+@example(  # who looks what became of a group is cancelled halfway
+    answers=[Answer(after=0.01)],
+    branches=[
+        [
+            *([("flush", 0)] * 2),
+            *[("wait", 0.0), ("tell", 1), ("flush within", 0.01), ("flush within", 0.0), ("flush", 0)],
+        ],
+        [("wait", 0.0), ("tell", 1), ("flush", 0)],
+        [("flush", 0)] * 6,
+    ],
+)
+@example(  # a flush that was about less is successful, the other is not
+    answers=[Answer(), Answer(after=0.01), Answer(failure="refused")],
+    branches=[
+        [("flush", 0), ("wait", 0.0), ("flush", 0), ("flush", 0)],
+        [("flush", 0), ("wait", 0.0), ("tell", 1)],
+        [("flush", 0), ("tell", 1), ("flush", 0), ("flush within", 0.01), ("tell", 1), ("flush", 0)],
+    ],
+)
 def test_whatever_is_flushed_cancelled_or_refused_each_entry_is_written_once_and_in_order(
     loop: str, answers: list[Answer], branches: list[list[Any]]
 ) -> None:

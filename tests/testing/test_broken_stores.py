@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jotty.testing import VirtualClock
 
 EXAMPLES = settings(
-    max_examples=400,
+    max_examples=2000,
     stateful_step_count=30,
     deadline=None,
     database=None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
+from types import FunctionType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -24,7 +25,8 @@ import attrs
 from jotty.core.queue import RetryPolicy
 
 from .binding import among
-from .signature import ActorKind, Parameter, Signature, kind_of, read_signature
+from .signature import ActorKind, Parameter, Signature, is_coroutine_function, kind_of, read_signature
+from .wiring import Wiring, foresee
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,6 +48,7 @@ R = TypeVar("R")
 
 ErrorPolicy: TypeAlias = Literal["raise", "continue"]
 ERROR_POLICIES = ("raise", "continue")
+_USUAL = RetryPolicy()
 
 
 def is_count(value: Any, least: int) -> bool:
@@ -127,10 +130,12 @@ def _renames(values: Mapping[str, Any] | None) -> dict[str, str]:
 
 def _policy(made: Actor[..., Any]) -> RetryPolicy:
     given = made.backoff
+    if given is None:
+        return _USUAL
     if isinstance(given, RetryPolicy):
         return given
     try:
-        return RetryPolicy() if given is None else RetryPolicy(delay=given)
+        return RetryPolicy(delay=given)
     except ValueError:
         raise ValueError(
             f"backoff of {made.name!r} must be seconds >= 0, or a RetryPolicy, not {given!r}."
@@ -144,7 +149,7 @@ def is_conductor(call: Any) -> bool:
 
 def _is_agent(call: Any) -> bool:
     """Tell whether this is an object of an agent library rather than a function."""
-    if inspect.isroutine(call) or inspect.isclass(call):
+    if isinstance(call, FunctionType) or inspect.isroutine(call) or inspect.isclass(call):
         return False
     return hasattr(call, "run") or isinstance(getattr(call, "name", None), str)
 
@@ -180,10 +185,9 @@ def _prompt_of(made: Actor[..., Any]) -> str | Callable[..., Any] | None:
 
 def _invoked(made: Actor[..., Any]) -> Callable[..., Any]:
     """Return the callable that takes what was bound."""
-    prompt, target = _prompt_of(made), made.target
-    if not callable(prompt):
+    make, target = _prompt_of(made), made.target
+    if not callable(make):
         return target
-    make = prompt
 
     def prompted(*positional: Any, **named: Any) -> Any:
         return target(make(*positional, **named))
@@ -208,6 +212,14 @@ def _wanted_by_when(made: Actor[..., Any]) -> Signature | None:
     if made.when is not None and not callable(made.when):
         raise TypeError(f"when of {made.name!r} must be a plain function, not {made.when!r}.")
     return None if made.when is None else read_signature(made.when)
+
+
+def _is_awaited(made: Actor[..., Any]) -> bool:
+    return made.kind is ActorKind.ASYNC and made.timeout is None and made.limit is None
+
+
+def _is_direct(made: Actor[..., Any]) -> bool:
+    return made.invoke is made.target and is_coroutine_function(made.target)
 
 
 def _derived(derive: Callable[[Any], Any]) -> Any:
@@ -246,6 +258,9 @@ class Actor(Generic[P, R]):
         when_signature: What its `when` wants to be given (derived).
         policy: The backoff as a policy (derived).
         invoke: The callable that takes what was bound (derived).
+        is_awaited: Whether nothing is to be done but to await it: it has no timeout and no limit (derived).
+        is_direct: Whether calling it runs nothing of it, as that only makes a coroutine (derived).
+        wiring: How it is tied into a graph whose actors are all that it needs (derived).
 
     Raises:
         TypeError: It is nothing that can be run, or an option has the wrong type.
@@ -271,6 +286,9 @@ class Actor(Generic[P, R]):
     when_signature: Signature | None = _derived(_wanted_by_when)
     policy: RetryPolicy = _derived(_policy)
     invoke: Callable[..., Any] = _derived(_invoked)
+    is_awaited: bool = _derived(_is_awaited)
+    is_direct: bool = _derived(_is_direct)
+    wiring: Wiring | None = _derived(foresee)
 
     def __attrs_post_init__(self) -> None:
         """Refuse what can't be meant, and take on the looks of the function."""

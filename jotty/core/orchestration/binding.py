@@ -65,6 +65,8 @@ class Names:
             "a resource": self.resources,
             "a context key": self.context or frozenset(),
         }
+        if len(frozenset().union(*sources.values())) == sum(map(len, sources.values())):
+            return
         owners: dict[str, str] = {}
         for source, names in sources.items():
             for name in sorted(names):
@@ -96,6 +98,8 @@ class Plan:
         positional: The parameters that can only be passed by position.
         open: Required parameters that only the inputs of a Goto can supply.
         accepts: The names such inputs may have; None for any.
+        is_named: Whether all is passed by name, and no ActorContext (derived).
+        is_simple: Whether only what is given and outputs are bound (derived).
     """
 
     given: tuple[tuple[str, str], ...]
@@ -107,6 +111,16 @@ class Plan:
     positional: tuple[Parameter, ...]
     open: tuple[str, ...]
     accepts: frozenset[str] | None
+    is_named: bool = attrs.field(init=False)
+    is_simple: bool = attrs.field(init=False)
+
+    @is_named.default
+    def _is_named(self) -> bool:
+        return self.context is None and not self.positional
+
+    @is_simple.default
+    def _is_simple(self) -> bool:
+        return not (self.own or self.open or self.more_given or self.more_outputs)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -218,7 +232,7 @@ class _Planner:
             context=self.context,
             more_given=more_given,
             more_outputs=more_outputs,
-            positional=tuple(each for each in signature.parameters if each.positional),
+            positional=signature.positional,
             open=tuple(self.open),
             accepts=None if signature.takes_more else signature.names,
         )

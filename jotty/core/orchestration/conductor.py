@@ -276,7 +276,7 @@ class Conductor:
         self._check_output()
 
     def _check_resources(self) -> None:
-        names = {each.name for each in self.actors}
+        names = {each.name for each in self.actors} if self.resources else ()
         for name in self.resources:
             if name in RESERVED or name in names:
                 other = "a reserved name" if name in RESERVED else "an actor"
@@ -295,8 +295,8 @@ class Conductor:
                 )
 
     def _check_output(self) -> None:
-        known = [each.name for each in self.actors]
         wanted = (self.output,) if isinstance(self.output, str) else self.output or ()
+        known = [each.name for each in self.actors] if wanted else ()
         for name in wanted:
             if name not in known:
                 raise GraphError(f"output names {name!r}, which is no actor here.", among(name, known))

@@ -11,17 +11,20 @@ import attrs
 
 from jotty.errors import GraphError
 
-from .binding import RESERVED, Names, Plan, among, guess, listed, make_plan
+from .binding import RESERVED, Names, among, guess, listed
 from .digests import fingerprint
 from .drawing import draw_dot, draw_mermaid
-from .signature import ActorKind, is_coroutine_function
+from .signature import ActorKind
+from .wiring import check_known, sources_of, wire
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from .actor import AnyActor
+    from .binding import Plan
     from .outcome import Goto
     from .timeline import Timeline
+    from .wiring import Wiring
 
 __all__ = ["Graph", "GraphMode", "Node", "check_actors"]
 
@@ -38,22 +41,9 @@ class GraphMode(StrEnum):
     DYNAMIC = "dynamic"
 
 
-def _is_plain(node: Node) -> bool:
-    actor, plan = node.actor, node.plan
-    is_awaited = actor.kind is ActorKind.ASYNC and actor.timeout is None and actor.limit is None
-    return is_awaited and plan.context is None and not plan.positional
-
-
-def _is_bare(node: Node) -> bool:
-    actor, plan = node.actor, node.plan
-    is_special = node.when or plan.own or plan.open or plan.more_given or plan.more_outputs
-    is_prompted = actor.invoke is not actor.target
-    return node.is_plain and not is_special and not is_prompted and is_coroutine_function(actor.target)
-
-
-@attrs.frozen(eq=False)
+@attrs.define(eq=False, weakref_slot=False)
 class Node:
-    """An actor at its place in a graph.
+    """An actor at its place in a graph; not to be changed, though for the sake of speed nothing prevents it.
 
     Attributes:
         name: The actor's name; where it stands in a static order again, `name#2` and so on.
@@ -73,8 +63,14 @@ class Node:
     children: tuple[str, ...]
     plan: Plan
     when: Plan | None
-    is_plain: bool = attrs.field(init=False, default=attrs.Factory(_is_plain, takes_self=True))
-    is_bare: bool = attrs.field(init=False, default=attrs.Factory(_is_bare, takes_self=True))
+    is_plain: bool = attrs.field(init=False)
+    is_bare: bool = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Derive what holds of the actor together with its plan."""
+        actor, plan = self.actor, self.plan
+        self.is_plain = actor.is_awaited and plan.is_named
+        self.is_bare = self.is_plain and actor.is_direct and plan.is_simple and self.when is None
 
 
 @attrs.frozen(slots=False, eq=False)
@@ -120,12 +116,12 @@ class Graph:
         names = Names(frozenset(known), frozenset(resources), None if context is None else frozenset(context))
         names.check()
         if mode is GraphMode.STATIC:
-            drafts = _in_order(_ordered(known, order), names, set(supplied))
+            nodes = _in_order(_ordered(known, order), names, supplied)
         else:
-            drafts = _by_dataflow(known, names, set(supplied))
-        graph = cls(_connected(drafts), mode)
+            nodes = _by_dataflow(known, names, supplied)
+        graph = cls(nodes, mode)
         _check_acyclic(graph)
-        _check_known("outputs=", supplied, graph.nodes)
+        check_known("outputs=", supplied, nodes)
         return graph
 
     @cached_property
@@ -262,12 +258,15 @@ class Graph:
         return draw_dot(self, timeline)
 
 
-def check_actors(actors: Iterable[AnyActor]) -> None:
+def check_actors(actors: Collection[AnyActor]) -> None:
     """Refuse names that can't be told apart.
 
     Raises:
         GraphError: Two actors have one name, or one has a reserved name.
     """
+    names = {each.name for each in actors}
+    if len(names) == len(actors) and names.isdisjoint(RESERVED):
+        return
     seen: set[str] = set()
     for each in actors:
         if each.name in RESERVED:
@@ -282,51 +281,34 @@ def check_actors(actors: Iterable[AnyActor]) -> None:
         seen.add(each.name)
 
 
-@attrs.define(eq=False)
-class _Draft:
-    """A node that does not know its children yet."""
-
-    name: str
-    actor: AnyActor
-    plan: Plan
-    when: Plan | None
-    parents: tuple[str, ...] = ()
-
-
-def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise GraphError(f"{what} names {name!r}, which is no actor here. {among(name, known)}")
-
-
 def _ordered(known: Mapping[str, AnyActor], order: Sequence[str] | None) -> list[AnyActor]:
     names = list(known) if order is None else order
-    _check_known("agent_order", names, known)
+    check_known("agent_order", names, known)
     return [known[name] for name in names]
 
 
-def _in_order(actors: Sequence[AnyActor], names: Names, supplied: set[str]) -> list[_Draft]:
+def _in_order(actors: Sequence[AnyActor], names: Names, supplied: Collection[str]) -> dict[str, Node]:
     counts: dict[str, int] = {}
     earlier: dict[str, str] = {}
     later = {actor.name for actor in actors}
-    drafts: list[_Draft] = []
+    nodes: dict[str, Node] = {}
+    last: Node | None = None
     for actor in actors:
         counts[actor.name] = counts.get(actor.name, 0) + 1
         name = actor.name if counts[actor.name] == 1 else f"{actor.name}#{counts[actor.name]}"
         _check_not_later(actor, later)
-        draft = _draft(name, actor, names, earlier, is_supplied=name in supplied)
-        draft.parents = (drafts[-1].name,) if drafts else ()
-        drafts.append(draft)
+        wiring = wire(actor, names, earlier, may_be_open=actor.on_demand or name in supplied)
+        node = Node(name, actor, (last.name,) if last else (), (), wiring.plan, wiring.when)
+        if last is not None:
+            last.children = (name,)
+        nodes[name] = last = node
         earlier[actor.name] = name
         later.discard(actor.name)
-    return drafts
+    return nodes
 
 
 def _check_not_later(actor: AnyActor, later: set[str]) -> None:
-    when = actor.when_signature
-    wanted = (*actor.signature.parameters, *(when.parameters if when else ()))
-    sources = (actor.bind.get(each.name, each.name) for each in wanted)
-    for source in (*sources, *actor.depends_on):
+    for source in (*sources_of(actor), *actor.depends_on):
         if source in later and source != actor.name:
             raise GraphError(
                 f"Actor {actor.name!r} needs {source!r}, which comes later in the order.",
@@ -334,56 +316,24 @@ def _check_not_later(actor: AnyActor, later: set[str]) -> None:
             )
 
 
-def _by_dataflow(known: Mapping[str, AnyActor], names: Names, supplied: set[str]) -> list[_Draft]:
-    nodes = {name: name for name in known}
-    places = {name: at for at, name in enumerate(known)}
-    drafts = [
-        _draft(name, actor, names, nodes, is_supplied=name in supplied) for name, actor in known.items()
-    ]
-    for draft in drafts:
-        draft.parents = _by_place(draft, places)
-    return drafts
-
-
-def _by_place(draft: _Draft, places: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the nodes that this one must wait for."""
-    needs = {*draft.plan.sources, *(draft.when.sources if draft.when else ()), *draft.actor.depends_on}
-    return tuple(sorted(needs, key=places.__getitem__)) if len(needs) > 1 else tuple(needs)
-
-
-def _draft(
-    name: str, actor: AnyActor, names: Names, nodes: Mapping[str, str], *, is_supplied: bool
-) -> _Draft:
-    """Make a node that does not know yet what it is connected to."""
-    _check_known(f"depends_on of actor {actor.name!r}", actor.depends_on, names.actors)
-    _check_renames(actor)
-    plan = make_plan(actor, actor.signature, names, nodes, may_be_open=actor.on_demand or is_supplied)
-    wanted = actor.when_signature
-    when = None if wanted is None else make_plan(actor, wanted, names, nodes, of_when=True)
-    return _Draft(name, actor, plan, when)
-
-
-def _check_renames(actor: AnyActor) -> None:
-    if not actor.bind or actor.signature.takes_more:
-        return
-    when = actor.when_signature
-    wanted = actor.signature.names | (when.names if when else frozenset())
-    unknown = [name for name in actor.bind if name not in wanted]
-    if unknown:
-        raise GraphError(
-            f"bind of actor {actor.name!r} renames {unknown[0]!r}, which it does not take. "
-            f"It takes: {listed(sorted(wanted))}."
-        )
-
-
-def _connected(drafts: Sequence[_Draft]) -> dict[str, Node]:
-    children: dict[str, list[str]] = {draft.name: [] for draft in drafts}
-    for draft in drafts:
-        for parent in draft.parents:
-            children[parent].append(draft.name)
+def _by_dataflow(known: Mapping[str, AnyActor], names: Names, supplied: Collection[str]) -> dict[str, Node]:
+    themselves = {name: name for name in known}
+    children: dict[str, list[str]] = {name: [] for name in known}
+    parents: dict[str, list[str]] = {name: [] for name in known}
+    wirings: list[Wiring] = []
+    for name, actor in known.items():
+        wiring = actor.wiring
+        if wiring is None or not wiring.needs <= names.actors:
+            wiring = wire(actor, names, themselves, may_be_open=actor.on_demand or name in supplied)
+        wirings.append(wiring)
+        for needed in wiring.needs:
+            children[needed].append(name)
+    for name, followers in children.items():  # so that parents come in the order of the graph, too
+        for follower in followers:
+            parents[follower].append(name)
     return {
-        name: Node(name, draft.actor, draft.parents, tuple(children[name]), draft.plan, draft.when)
-        for name, draft in zip(children, drafts, strict=True)
+        name: Node(name, actor, tuple(parents[name]), tuple(children[name]), wiring.plan, wiring.when)
+        for (name, actor), wiring in zip(known.items(), wirings, strict=True)
     }
 
 
@@ -403,9 +353,9 @@ def _sorted(nodes: Mapping[str, Node]) -> list[str]:
 
 
 def _check_acyclic(graph: Graph) -> None:
-    left = set(graph.nodes) - set(graph.topological)
-    if not left:
+    if len(graph.topological) == len(graph.nodes):
         return
+    left = set(graph.nodes) - set(graph.topological)
     circle = _find_circle(graph.nodes, left)
     way = " -> ".join([*circle, circle[0]])
     raise GraphError(

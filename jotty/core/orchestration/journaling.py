@@ -240,10 +240,12 @@ class JournalWriter:
 
     async def flush(self) -> None:
         """Return once all that has arrived is written; if it never can be, the run ends meanwhile."""
-        if not self._waiting and not self.is_writing:
+        wanted = self._arrived
+        if self._stored == wanted:
             return
         await self.try_flush()
-        while self.is_delayed:
+        # another flush that was successful may have been about less than this one
+        while self._stored < wanted and self._is_unfinished and self.error is None:
             self._notify(is_urgent=True)
             self._caught_up = self._caught_up or anyio.Event()
             await self._caught_up.wait()
@@ -257,12 +259,22 @@ class JournalWriter:
             LeaseLost: The task is not held any more.
             StorageError: The store failed.
         """
-        wanted = self._stored + self._under_way + len(self._waiting)
-        while self._stored < wanted and (self.is_writing or self._waiting):
+        wanted = self._arrived
+        while self._stored < wanted and self._is_unfinished:
             if self.is_writing:
                 await self._wait_for_group()
             else:
                 await self._write_group()
+
+    @property
+    def _arrived(self) -> int:
+        """How many entries have arrived so far."""
+        return self._stored + self._under_way + len(self._waiting)
+
+    @property
+    def _is_unfinished(self) -> bool:
+        """Whether something is to be written yet; else what has arrived was handed out."""
+        return self.is_writing or bool(self._waiting)
 
     async def _wait_for_group(self) -> None:
         self._written = self._written or anyio.Event()
@@ -311,10 +323,11 @@ class JournalWriter:
 
     async def _drop_written(self) -> None:
         """Find out how much of a group was written whose answer never came, so that nothing is told twice."""
-        written = 0
-        async for entry in self._queue.events(self._task.id, self._last or 0, follow=False):
+        written, last = 0, self._last
+        async for entry in self._queue.events(self._task.id, last or 0, follow=False):
             written += entry.kind not in RESERVED_KINDS
-            self._last = entry.number
+            last = entry.number
+        self._last = last  # only now: this may have been cancelled halfway
         del self._waiting[:written]
         self._stored += written
         self._is_in_doubt = False
