@@ -25,7 +25,15 @@ import attrs
 from jotty.core.queue import RetryPolicy
 
 from .binding import among
-from .signature import ActorKind, Parameter, Signature, is_coroutine_function, kind_of, read_signature
+from .signature import (
+    ActorKind,
+    Parameter,
+    Signature,
+    derived,
+    is_coroutine_function,
+    kind_of,
+    read_signature,
+)
 from .wiring import Wiring, foresee
 
 if TYPE_CHECKING:
@@ -222,10 +230,6 @@ def _is_direct(made: Actor[..., Any]) -> bool:
     return made.invoke is made.target and is_coroutine_function(made.target)
 
 
-def _derived(derive: Callable[[Any], Any]) -> Any:
-    return attrs.field(init=False, default=attrs.Factory(derive, takes_self=True))
-
-
 @attrs.frozen(kw_only=True, eq=False, repr=False, slots=False)
 class Actor(Generic[P, R]):
     """Something that can be run towards a goal, with its name and its rules.
@@ -280,15 +284,15 @@ class Actor(Generic[P, R]):
     on_error: ErrorPolicy | None = None
     version: str | int | None = None
     prompt: str | Callable[..., Any] | None = None
-    target: Callable[P, R] = _derived(lambda made: _target_of(made.call))
-    kind: ActorKind = _derived(_kind_of)
-    signature: Signature = _derived(_wanted)
-    when_signature: Signature | None = _derived(_wanted_by_when)
-    policy: RetryPolicy = _derived(_policy)
-    invoke: Callable[..., Any] = _derived(_invoked)
-    is_awaited: bool = _derived(_is_awaited)
-    is_direct: bool = _derived(_is_direct)
-    wiring: Wiring | None = _derived(foresee)
+    target: Callable[P, R] = derived(lambda made: _target_of(made.call))
+    kind: ActorKind = derived(_kind_of)
+    signature: Signature = derived(_wanted)
+    when_signature: Signature | None = derived(_wanted_by_when)
+    policy: RetryPolicy = derived(_policy)
+    invoke: Callable[..., Any] = derived(_invoked)
+    is_awaited: bool = derived(_is_awaited)
+    is_direct: bool = derived(_is_direct)
+    wiring: Wiring | None = derived(foresee)
 
     def __attrs_post_init__(self) -> None:
         """Refuse what can't be meant, and take on the looks of the function."""

@@ -8,11 +8,13 @@ import attrs
 
 from jotty.errors import GraphError
 
+from .signature import Parameter, derived
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from .actor import AnyActor
-    from .signature import Parameter, Signature
+    from .signature import Signature
 
 __all__ = ["RESERVED", "Absent", "Names", "Plan", "bind", "make_plan"]
 
@@ -111,16 +113,10 @@ class Plan:
     positional: tuple[Parameter, ...]
     open: tuple[str, ...]
     accepts: frozenset[str] | None
-    is_named: bool = attrs.field(init=False)
-    is_simple: bool = attrs.field(init=False)
-
-    @is_named.default
-    def _is_named(self) -> bool:
-        return self.context is None and not self.positional
-
-    @is_simple.default
-    def _is_simple(self) -> bool:
-        return not (self.own or self.open or self.more_given or self.more_outputs)
+    is_named: bool = derived(lambda plan: plan.context is None and not plan.positional)
+    is_simple: bool = derived(
+        lambda plan: not (plan.own or plan.open or plan.more_given or plan.more_outputs)
+    )
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -286,8 +282,6 @@ def make_plan(
 
 def _extra(name: str, source: str, names: Names) -> Parameter:
     """Return a parameter that `**inputs` takes; an output may be absent, anything else must be there."""
-    from .signature import Parameter
-
     return Parameter(name, default=None) if source in names.actors else Parameter(name)
 
 

@@ -93,7 +93,7 @@ class Conductor:
     ) -> None:
         if callable(actors) or isinstance(actors, str):
             raise TypeError(f"actors must be a list of actors, not {actors!r}. Write Conductor([...]).")
-        self.actors: tuple[AnyActor, ...] = tuple(as_actor(each) for each in actors)
+        self.actors: tuple[AnyActor, ...] = tuple([as_actor(each) for each in actors])
         self.task_queue = task_queue
         self.name = name
         self.resources: Mapping[str, Any] = _mapping("resources", resources)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -317,13 +316,13 @@ def _check_not_later(actor: AnyActor, later: set[str]) -> None:
 
 
 def _by_dataflow(known: Mapping[str, AnyActor], names: Names, supplied: Collection[str]) -> dict[str, Node]:
-    themselves = {name: name for name in known}
+    themselves = dict(zip(known, known, strict=True))
     children: dict[str, list[str]] = {name: [] for name in known}
     parents: dict[str, list[str]] = {name: [] for name in known}
     wirings: list[Wiring] = []
     for name, actor in known.items():
         wiring = actor.wiring
-        if wiring is None or not wiring.needs <= names.actors:
+        if wiring is None or not wiring.needs <= names.actors or (names.context and wiring.takes_more):
             wiring = wire(actor, names, themselves, may_be_open=actor.on_demand or name in supplied)
         wirings.append(wiring)
         for needed in wiring.needs:
@@ -340,20 +339,27 @@ def _by_dataflow(known: Mapping[str, AnyActor], names: Names, supplied: Collecti
 def _sorted(nodes: Mapping[str, Node]) -> list[str]:
     """Sort topologically; what stands in a circle, or behind one, is left out."""
     waits = {name: len(node.parents) for name, node in nodes.items()}
-    ready = deque(name for name, count in waits.items() if not count)
-    done: list[str] = []
-    while ready:
-        name = ready.popleft()
-        done.append(name)
+    done = [name for name, count in waits.items() if not count]
+    for name in done:  # which grows meanwhile
         for child in nodes[name].children:
-            waits[child] -= 1
-            if not waits[child]:
-                ready.append(child)
+            left = waits[child] = waits[child] - 1
+            if not left:
+                done.append(child)
     return done
 
 
+def _is_in_order(nodes: Mapping[str, Node]) -> bool:
+    """Whether all stand behind their parents, as they mostly do; then there is no circle."""
+    seen: set[str] = set()
+    for name, node in nodes.items():
+        if not seen.issuperset(node.parents):
+            return False
+        seen.add(name)
+    return True
+
+
 def _check_acyclic(graph: Graph) -> None:
-    if len(graph.topological) == len(graph.nodes):
+    if _is_in_order(graph.nodes) or len(graph.topological) == len(graph.nodes):
         return
     left = set(graph.nodes) - set(graph.topological)
     circle = _find_circle(graph.nodes, left)

@@ -13,7 +13,15 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ActorKind", "Parameter", "Signature", "is_coroutine_function", "kind_of", "read_signature"]
+__all__ = [
+    "ActorKind",
+    "Parameter",
+    "Signature",
+    "derived",
+    "is_coroutine_function",
+    "kind_of",
+    "read_signature",
+]
 
 _NOTHING: Any = inspect.Parameter.empty
 _AS_IF = frozenset(("__signature__", "__wrapped__"))  # a function with one of these has another's signature
@@ -33,6 +41,11 @@ class ActorKind(Enum):
     SYNC = "sync"
     STREAM = "stream"
     GRAPH = "graph"
+
+
+def derived(derive: Callable[[Any], Any]) -> Any:
+    """Return a field that follows from those before it, once and for all."""
+    return attrs.field(init=False, eq=False, repr=False, default=attrs.Factory(derive, takes_self=True))
 
 
 @attrs.frozen
@@ -68,16 +81,10 @@ class Signature:
 
     parameters: tuple[Parameter, ...]
     takes_more: bool = False
-    names: frozenset[str] = attrs.field(init=False, eq=False, repr=False)
-    positional: tuple[Parameter, ...] = attrs.field(init=False, eq=False, repr=False)
-
-    @names.default
-    def _names(self) -> frozenset[str]:
-        return frozenset([each.name for each in self.parameters])
-
-    @positional.default
-    def _positional(self) -> tuple[Parameter, ...]:
-        return tuple([each for each in self.parameters if each.positional])
+    names: frozenset[str] = derived(lambda made: frozenset([each.name for each in made.parameters]))
+    positional: tuple[Parameter, ...] = derived(
+        lambda made: tuple([each for each in made.parameters if each.positional])
+    )
 
 
 def read_signature(call: Callable[..., Any]) -> Signature:

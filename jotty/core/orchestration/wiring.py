@@ -28,11 +28,13 @@ class Wiring:
         plan: How its parameters are bound.
         when: How the parameters of its `when` are bound, if it has one.
         needs: The nodes that must be settled before it in dynamic mode.
+        takes_more: Whether it takes whatever is in the context.
     """
 
     plan: Plan
     when: Plan | None
     needs: frozenset[str]
+    takes_more: bool
 
 
 def wire(actor: AnyActor, names: Names, nodes: Mapping[str, str], *, may_be_open: bool = False) -> Wiring:
@@ -53,18 +55,16 @@ def wire(actor: AnyActor, names: Names, nodes: Mapping[str, str], *, may_be_open
     wanted = actor.when_signature
     when = None if wanted is None else make_plan(actor, wanted, names, nodes, of_when=True)
     needs = [*plan.sources, *(when.sources if when else ()), *actor.depends_on]
-    return Wiring(plan, when, frozenset(needs))
+    takes_more = plan.accepts is None or (when is not None and when.accepts is None)
+    return Wiring(plan, when, frozenset(needs), takes_more)
 
 
 def foresee(actor: AnyActor) -> Wiring | None:
-    """Wire an actor for any dynamic graph in which all that it needs are actors.
+    """Wire an actor for any dynamic graph that has all it needs, and nothing in the context for `**inputs`.
 
     Returns:
-        That, or None where it depends on more: `**inputs` take whatever is in the context. Nothing is refused
-        yet, since an actor may be made that is never put into a graph.
+        That, or None if there is no such graph; it is not refused yet, since nobody may ask for one.
     """
-    if actor.signature.takes_more or (actor.when_signature and actor.when_signature.takes_more):
-        return None
     needed = frozenset([*sources_of(actor), *actor.depends_on]).difference(RESERVED)
     try:
         return wire(actor, Names(needed, NOTHING, NOTHING), dict(zip(needed, needed, strict=True)))
